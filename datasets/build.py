@@ -1,0 +1,82 @@
+"""Image sets by what the user names, and again from what `run.json` says; batches of them."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Subset
+
+import config
+from config import UserError
+from datasets.base import ImageSet
+from datasets.digits import DigitsOnPhotos
+from datasets.imagenet import open_folder
+
+DIGITS = "digits"
+
+
+def open_images(
+    images_path: str | None,
+    labels_path: Path | None,
+    split: str | None,
+    image_size: tuple[int, int],
+    digits: bool,
+) -> ImageSet:
+    """The image set that the flags name.
+
+    Args:
+        images_path: a folder, "digits", or None for the default (`digits` decides: digits, else ImageNet).
+        labels_path: file of labels, for folders.
+        split: split of the set.
+        image_size: (H, W).
+        digits: whether digits are the default.
+
+    Raises:
+        UserError: there are no such images.
+    """
+    if images_path == DIGITS or (images_path is None and digits):
+        return DigitsOnPhotos(split or "test", image_size=image_size)
+    if images_path is None and not config.IMAGENET_VAL.is_dir():
+        raise UserError(
+            f"no images: {config.IMAGENET_VAL} does not exist; put the ImageNet validation set there or pass "
+            "--images-path (a folder, or 'digits')"
+        )
+    return open_folder(Path(images_path or config.IMAGENET_VAL), image_size, labels_path, split)
+
+
+def rebuild(description: dict[str, Any], image_size: tuple[int, int]) -> ImageSet:
+    """The image set of an `ImageSet.describe()`.
+
+    Raises:
+        UserError: its files are no longer there.
+    """
+    kind, rest = description["kind"], {key: value for key, value in description.items() if key != "kind"}
+    if kind == DIGITS:
+        return DigitsOnPhotos(image_size=image_size, **rest)
+    if kind == "folder":
+        labels = Path(rest["labels"]) if rest["labels"] else None
+        return open_folder(Path(rest["root"]), image_size, labels, rest["split"])
+    raise UserError(f"unknown kind of image set: {kind}")
+
+
+def batches(
+    images: ImageSet, chosen: Sequence[int], batch_size: int, num_workers: int = 0, pin: bool = False
+) -> Iterator[dict[str, Any]]:
+    """Batches of the chosen images, in that order.
+
+    Raises:
+        UserError: an image cannot be read.
+    """
+    workers = min(num_workers, -(-len(chosen) // batch_size))
+    loader = DataLoader(Subset(images, chosen), batch_size, num_workers=workers, pin_memory=pin)
+    try:
+        yield from loader
+    except UserError as error:
+        # What a worker process raises arrives with its traceback around it; the last line is the message.
+        raise UserError(str(error).strip().splitlines()[-1].rsplit("UserError: ", 1)[-1]) from None
+
+
+def stack(images: ImageSet, chosen: Sequence[int]) -> torch.Tensor:
+    """A few images (B, 3, H, W)."""
+    return torch.stack([images[index]["image"] for index in chosen])

@@ -1,0 +1,201 @@
+"""Folders of pictures: ImageNet's layouts with labels, or any folder without."""
+
+import csv
+import hashlib
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from scipy.io import loadmat
+from timm.data import ImageNetInfo
+
+from config import UserError
+from datasets.base import NO_LABEL, ImageSet, to_tensor
+
+EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm"})
+
+
+class FolderImages(ImageSet):
+    """Pictures below a folder, read when asked for.
+
+    Args:
+        root: the folder.
+        names: paths relative to `root`.
+        labels: class of each, -1 for none.
+        image_size: (H, W).
+        source: how the set was found, for `describe`.
+    """
+
+    def __init__(
+        self, root: Path, names: list[str], labels: list[int], image_size: tuple[int, int], source: dict
+    ):
+        super().__init__(image_size)
+        self.root, self.names, self.labels, self._source = Path(root), names, labels, source
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        image = read_image(self.root / self.names[index])
+        return {"image": to_tensor(image, self.image_size), "label": self.labels[index], "index": index}
+
+    def describe(self) -> dict[str, Any]:
+        return {"kind": "folder", **self._source}
+
+
+def read_image(path: Path) -> Image.Image:
+    """A picture as RGB.
+
+    Raises:
+        UserError: the file is missing, no picture, truncated, or too large to be one in earnest.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except FileNotFoundError as error:
+        raise UserError(f"no such image: {path}") from error
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(f"cannot read image {path}: {error}") from error
+
+
+def open_folder(
+    images_path: Path, image_size: tuple[int, int], labels_path: Path | None = None, split: str | None = None
+) -> FolderImages:
+    """Finds out how a folder of pictures is laid out.
+
+    With `labels_path`: a CSV with columns `img_name,label` (and perhaps `split`), or the development kit's
+    `ILSVRC2012_validation_ground_truth.txt` with `meta.mat` beside it. Without: class folders named by WordNet
+    id, else `labels.csv` in the folder or beside it, else pictures without labels.
+
+    Args:
+        images_path: folder of pictures or class folders.
+        image_size: (H, W).
+        labels_path: file of labels.
+        split: keep only the pictures of this `split` (column of the CSV).
+
+    Raises:
+        UserError: nothing there, a label file that does not fit, or a class folder that is no ImageNet id.
+    """
+    root = Path(images_path)
+    if not root.is_dir():
+        raise UserError(f"no such folder of images: {root}; pass one with --images-path")
+    source = {"root": str(root.resolve()), "labels": None, "split": split}
+    if labels_path is None and not any(path.is_dir() for path in root.iterdir()):
+        labels_path = next(
+            (path for path in (root / "labels.csv", root.parent / "labels.csv") if path.is_file()), None
+        )
+    if labels_path is not None:
+        source["labels"] = str(Path(labels_path).resolve())
+        names, labels = _with_label_file(root, Path(labels_path), split)
+    elif split is not None:
+        raise UserError(
+            f"--split {split} needs a labels CSV with a column 'split'; pass it with --labels-path"
+        )
+    else:
+        names, labels = _without_label_file(root)
+    if not names:
+        raise UserError(f"no images in {root} (looked for {', '.join(sorted(EXTENSIONS))})")
+    return FolderImages(root, names, labels, image_size, source)
+
+
+def check_labels(images: ImageSet, num_classes: int) -> None:
+    """Raises `UserError` where a label is no class of the explainee, naming the first image."""
+    for name, label in zip(images.names, images.labels, strict=True):
+        if label >= num_classes:
+            raise UserError(f"label {label} of image {name} is outside the explainee's {num_classes} classes")
+
+
+@cache
+def wnid_to_index() -> dict[str, int]:
+    """WordNet id to class index of ImageNet-1k."""
+    info = ImageNetInfo()
+    return {info.index_to_label_name(index): index for index in range(info.num_classes())}
+
+
+def class_names() -> list[str]:
+    """ImageNet-1k class names in order."""
+    info = ImageNetInfo()
+    return [info.index_to_description(index) for index in range(info.num_classes())]
+
+
+def _pictures(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in EXTENSIONS and path.is_file())
+
+
+def _without_label_file(root: Path) -> tuple[list[str], list[int]]:
+    folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if not folders:
+        names = [path.name for path in _pictures(root)]
+        return names, [NO_LABEL] * len(names)
+    names, labels = [], []
+    for folder in folders:
+        if folder.name not in wnid_to_index():
+            raise UserError(f"class folder {folder} is no ImageNet id; wanted names like n01440764")
+        found = [f"{folder.name}/{path.name}" for path in _pictures(folder)]
+        names += found
+        labels += [wnid_to_index()[folder.name]] * len(found)
+    return names, labels
+
+
+def _with_label_file(root: Path, labels_path: Path, split: str | None) -> tuple[list[str], list[int]]:
+    if not labels_path.is_file():
+        raise UserError(f"no such labels file: {labels_path}; pass one with --labels-path")
+    if labels_path.suffix.lower() == ".txt":
+        if split is not None:
+            raise UserError(f"--split {split} needs a labels CSV with a column 'split', not {labels_path}")
+        return _development_kit(root, labels_path)
+    return _csv_labels(root, labels_path, split)
+
+
+def _csv_labels(root: Path, path: Path, split: str | None) -> tuple[list[str], list[int]]:
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} is no CSV file: {error}") from error
+    if not rows or not {"img_name", "label"} <= rows[0].keys():
+        raise UserError(f"{path} needs the columns img_name,label and at least one row")
+    if split is not None:
+        splits = {row.get("split") or photograph_split(row["img_name"]) for row in rows}
+        if split not in splits:
+            raise UserError(f"--split {split}: {path} has only {', '.join(sorted(splits))}")
+        rows = [row for row in rows if (row.get("split") or photograph_split(row["img_name"])) == split]
+    names, labels = [], []
+    for row in rows:
+        name, label = row["img_name"], (row["label"] or "").strip()
+        if not label.lstrip("-").isdigit() or int(label) < NO_LABEL:
+            raise UserError(f"{path}: label '{label}' of {name} is no class index")
+        if not (root / name).is_file():
+            raise UserError(f"{path} names {name}, which is not in {root}")
+        names.append(name)
+        labels.append(int(label))
+    return names, labels
+
+
+def photograph_split(name: str) -> str:
+    """Split of a photograph by the SHA-1 of its file name modulo 5: 1 and 2 train, 3 tune, 4 report, 0 none."""
+    remainder = int(hashlib.sha1(Path(name).name.encode()).hexdigest(), 16) % 5
+    return ("none", "train", "train", "tune", "report")[remainder]
+
+
+def _development_kit(root: Path, path: Path) -> tuple[list[str], list[int]]:
+    """Labels of a flat ImageNet validation folder from the development kit's ground truth and `meta.mat`."""
+    meta = path.parent / "meta.mat"
+    if not meta.is_file():
+        raise UserError(
+            f"{meta} not found: it belongs beside {path.name} (ImageNet development kit, folder data/)"
+        )
+    try:
+        synsets = loadmat(meta, squeeze_me=True)["synsets"]
+        wnids = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in np.atleast_1d(synsets)}
+        ids = [int(line) for line in path.read_text().split()]
+    except (ValueError, KeyError, IndexError, TypeError, NotImplementedError, OSError) as error:
+        raise UserError(f"cannot read {path} with {meta}: {error}") from error
+    names = [picture.name for picture in _pictures(root)]
+    if len(names) != len(ids):
+        raise UserError(
+            f"{path} has {len(ids)} labels, {root} has {len(names)} images; they must be equal in number"
+        )
+    unknown = next((number for number in ids if wnids.get(number) not in wnid_to_index()), None)
+    if unknown is not None:
+        raise UserError(f"{path}: class {unknown} is not one of ImageNet's 1,000 in {meta}")
+    return names, [wnid_to_index()[wnids[number]] for number in ids]

@@ -1,0 +1,140 @@
+"""What every script shares: flags from the dataclasses of `config`, logging, errors, the closing line."""
+
+import argparse
+import dataclasses
+import json
+import logging
+import sys
+import types
+import typing
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+import config
+from config import UserError
+
+
+def parse(options_class: type, argv: list[str] | None = None, description: str | None = None):
+    """Command line to an instance of a `config` dataclass.
+
+    A flag has its field's name with dashes (or the name the field asks for). Booleans take `True` / `False`,
+    or stand alone for true. A field without a flag prefix in its metadata (`flag="NAME"`) is positional.
+    Flags of the published commands that have no effect here are accepted with a warning.
+    """
+    parser = argparse.ArgumentParser(
+        description=description or options_class.__doc__,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    groups = {}
+    hints = typing.get_type_hints(options_class)
+    for field in dataclasses.fields(options_class):
+        title = field.metadata["group"] or "options"
+        groups.setdefault(title, parser.add_argument_group(title) if title not in groups else None)
+        _add_flag(groups[title], field, hints[field.name])
+    for flag in config.IGNORED_FLAGS:
+        parser.add_argument(flag, nargs="?", dest=f"ignored{flag}", help=argparse.SUPPRESS)
+    given = vars(parser.parse_args(argv))
+    for flag in config.IGNORED_FLAGS:
+        name = f"ignored{flag}"
+        if given.pop(name) is not None:
+            logging.getLogger(__name__).warning("%s has no effect here and is ignored", flag)
+    return options_class(**given)
+
+
+def _add_flag(group, field: dataclasses.Field, hint) -> None:
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    kind = next(option for option in options if option is not type(None))
+    required = field.default is dataclasses.MISSING
+    arguments = {"help": field.metadata["help"], "metavar": field.metadata["metavar"]}
+    if typing.get_origin(kind) is tuple:
+        arguments |= {"nargs": "+", "type": typing.get_args(kind)[0]}
+    elif kind is bool:
+        arguments |= {"type": _boolean, "nargs": "?", "const": True}
+        arguments["metavar"] = arguments["metavar"] or "True|False"
+    else:
+        arguments |= {"type": kind, "choices": field.metadata["choices"]}
+        if arguments["choices"]:
+            del arguments["metavar"]
+    name = field.metadata["flag"] or "--" + field.name.replace("_", "-")
+    if name.startswith("-"):
+        arguments |= {
+            "dest": field.name,
+            "default": None if required else field.default,
+            "required": required,
+        }
+        group.add_argument(name, **arguments)
+    else:
+        arguments["metavar"] = name
+        group.add_argument(field.name, **arguments)
+
+
+def _boolean(text: str) -> bool:
+    values = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    if text.lower() not in values:
+        raise argparse.ArgumentTypeError(f"wanted True or False, got '{text}'")
+    return values[text.lower()]
+
+
+def run_script(options_class: type, main: Callable, argv: list[str] | None = None) -> None:
+    """Parses the command line, runs `main(options)` and prints its closing line of JSON.
+
+    Args:
+        options_class: dataclass of `config`.
+        main: takes the options, returns (run folder or None, results).
+        argv: command line; default `sys.argv`.
+
+    Exits with code 2 and one line on a user's mistake, 130 on Ctrl-C.
+    """
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s: %(message)s")
+    try:
+        options = parse(options_class, argv, sys.modules[main.__module__].__doc__)
+        if getattr(options, "verbose", False):
+            logging.getLogger().setLevel(logging.INFO)
+        run, results = main(options)
+    except UserError as error:
+        sys.stdout.flush()
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+    print(json.dumps({"run": None if run is None else str(run), "results": results}))
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` to the best device there is.
+
+    Raises:
+        UserError: the device asked for is not there.
+    """
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name == "auto":
+        name = next(device for device, there in available.items() if there)
+    if not available[name]:
+        raise UserError(f"--device {name}: this machine has none that PyTorch can use; try --device auto")
+    return torch.device(name)
+
+
+def display_path(path: str | Path) -> str:
+    """Relative to the working directory where it lies below it, for messages."""
+    path = Path(path).resolve()
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def shared(
+    options, options_class: type, leave_out: tuple[str, ...] = ("batch_size", "exclude_manifest")
+) -> dict:
+    """Values of the options that another script's dataclass has too, but for those that mean something else."""
+    names = {field.name for field in dataclasses.fields(options_class)} - set(leave_out)
+    return {
+        field.name: getattr(options, field.name)
+        for field in dataclasses.fields(options)
+        if field.name in names
+    }

@@ -1,0 +1,145 @@
+"""From options to the models of a run: explainee, explainer, objective, and what identifies their weights."""
+
+import hashlib
+import logging
+from pathlib import Path
+
+import torch
+
+from config import ALIASES, ExplaineeOptions, PairOptions, UserError
+from datasets.base import ImageSet
+from datasets.build import open_images
+from datasets.imagenet import check_labels
+from models.explainee import Explainee
+from models.explainer import Explainer, find_explainer, load_explainer
+from models.losses import Objective
+
+log = logging.getLogger(__name__)
+
+
+def explainer_name(options: PairOptions) -> str:
+    """The explainer's name: as the explainee unless it is given."""
+    return options.explainer_model_name or options.explainee_model_name
+
+
+def is_published_pair(options: PairOptions) -> bool:
+    """Whether there is a published LTX checkpoint of this pair."""
+    alias = ALIASES.get(options.explainee_model_name)
+    return bool(alias and alias.published) and explainer_name(options) == options.explainee_model_name
+
+
+def load_explainee(options: ExplaineeOptions) -> Explainee:
+    """The explainee of the options.
+
+    Raises:
+        UserError: unknown name or no weights.
+    """
+    return Explainee.from_name(options.explainee_model_name, options.explainee_checkpoint)
+
+
+def open_image_set(
+    options, explainee: Explainee, images_path: str | None = None, split: str | None = None
+) -> ImageSet:
+    """The images of `ImageOptions`, at the explainee's size, their labels within its classes.
+
+    Args:
+        options: `ImageOptions` and `ExplaineeOptions`.
+        explainee: gives size and classes.
+        images_path: instead of the options'.
+        split: instead of the options'.
+
+    Raises:
+        UserError: no such images, or a label outside the classes.
+    """
+    digits = options.explainee_model_name == "vit_digits"
+    images = open_images(
+        images_path or options.images_path,
+        options.labels_path,
+        split or options.split,
+        explainee.input_size,
+        digits,
+    )
+    check_labels(images, explainee.num_classes)
+    return images
+
+
+def new_explainer(options: PairOptions, explainee: Explainee) -> Explainer:
+    """An explainer with pretrained backbone and a fresh head, drawn with the options' seed.
+
+    Raises:
+        UserError: unknown name or no weights.
+    """
+    torch.manual_seed(options.seed)
+    return Explainer.for_explainee(
+        explainer_name(options),
+        explainee,
+        options.activation_function,
+        options.explainer_model_n_first_layers_to_freeze,
+    )
+
+
+def pretrained_explainer(options: PairOptions, explainee: Explainee) -> tuple[Explainer, Path, dict]:
+    """The pair's pLTX explainer, the file it came from, and that file's metadata.
+
+    Raises:
+        UserError: there is none, or it does not fit.
+    """
+    path = find_explainer(
+        explainer_name(options),
+        options.explainee_model_name,
+        options.train_model_by_target_gt_class,
+        options.explainer_checkpoint,
+    )
+    explainer = new_explainer(options, explainee)
+    metadata = load_explainer(path, explainer)
+    log.info("pLTX explainer: %s", path)
+    return explainer, path, metadata
+
+
+def objective(options: PairOptions) -> Objective:
+    """The training objective; the mask weight defaults to 50, and 30 for ViT-Small (released)."""
+    weight = options.mask_loss_mul
+    if weight is None:
+        weight = 30.0 if explainer_name(options) == "vit_small_224" else 50.0
+    return Objective(
+        options.mask_loss,
+        weight,
+        options.prediction_loss_mul,
+        options.use_logits_only,
+        options.is_ce_neg,
+        options.mask_fill,
+    )
+
+
+def weights_sha256(module: torch.nn.Module) -> str:
+    """SHA-256 over the names and values of a module's tensors, wherever they were loaded from."""
+    digest = hashlib.sha256()
+    for name, value in module.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def explainee_record(options: ExplaineeOptions, explainee: Explainee) -> dict:
+    """What run.json says of the explainee."""
+    checkpoint = options.explainee_checkpoint
+    return {
+        "name": explainee.name,
+        "checkpoint": None if checkpoint is None else str(Path(checkpoint).resolve()),
+        "sha256": weights_sha256(explainee.model),
+    }
+
+
+def explainee_of_run(run: dict) -> Explainee:
+    """The explainee that a run's masks explain.
+
+    Raises:
+        UserError: its weights are no longer there, or are others.
+    """
+    record = run["explainee"]
+    explainee = Explainee.from_name(record["name"], record["checkpoint"])
+    if weights_sha256(explainee.model) != record["sha256"]:
+        raise UserError(
+            f"the weights of explainee '{record['name']}' are not those that the masks were made for"
+        )
+    return explainee

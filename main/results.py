@@ -1,0 +1,119 @@
+"""What both evaluators share: parts that survive a kill, per-image rows, the summary, the printed table."""
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from config import UserError
+from main.run_folder import write_json
+from models.checkpoints import replace_file
+
+
+class Metric(Protocol):
+    """What a table needs to know of a metric."""
+
+    name: str
+    higher_is_better: bool
+
+
+def part_path(folder: Path, file: Path) -> Path:
+    """Where the scores of one mask file lie."""
+    return folder / "parts" / f"{file.stem}.npz"
+
+
+def write_part(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Writes the scores of one mask file, whole or not at all."""
+
+    def write(temporary):
+        with open(temporary, "wb") as file:
+            np.savez_compressed(file, **arrays)
+
+    replace_file(path, write)
+
+
+def read_part(path: Path) -> dict[str, np.ndarray]:
+    """Reads what `write_part` wrote.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as part:
+            return dict(part)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"cannot read {path}: {error}; delete it and evaluate again") from error
+
+
+def write_per_image(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Writes one line per image and variant; floats with 6 significant digits."""
+
+    def write(temporary):
+        with open(temporary, "w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(header)
+            for row in rows:
+                writer.writerow([f"{value:.6g}" if isinstance(value, float) else value for value in row])
+
+    replace_file(path, write)
+
+
+def summary_rows(
+    variants: Sequence[str], metrics: Sequence[Metric], means: np.ndarray, n: int
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """`rows` of summary.json from means (variants, metrics) over n images."""
+    return {
+        variant: {
+            metric.name: {"mean": float(means[v, m]), "n": n, "higher_is_better": metric.higher_is_better}
+            for m, metric in enumerate(metrics)
+        }
+        for v, variant in enumerate(variants)
+    }
+
+
+def write_summary(folder: Path, protocol: str, settings: dict, run_hash: str, rows: dict, **more) -> None:
+    """Writes summary.json."""
+    content = {"protocol": protocol, "settings": settings, "run_hash": run_hash, "rows": rows}
+    write_json(folder / "summary.json", content | more)
+
+
+def read_summary(folder: Path) -> dict:
+    """summary.json of a results folder.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    try:
+        return json.loads((Path(folder) / "summary.json").read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {folder}/summary.json: {error}") from error
+
+
+def means_of(rows: dict) -> dict[str, dict[str, float]]:
+    """`rows` of a summary as plain numbers by variant and metric."""
+    return {
+        variant: {name: entry["mean"] for name, entry in row.items() if entry["mean"] is not None}
+        for variant, row in rows.items()
+    }
+
+
+def format_table(rows: dict, title: str) -> str:
+    """`rows` of a summary as text, an arrow for the better direction."""
+    first = next(iter(rows.values()))
+    heads = [f"{name} {'↑' if entry['higher_is_better'] else '↓'}" for name, entry in first.items()]
+    width = max(len("method"), *(len(variant) for variant in rows))
+    widths = [max(len(head), 7) for head in heads]
+    lines = [
+        title,
+        f"{'method':<{width}}  " + "  ".join(f"{h:>{w}}" for h, w in zip(heads, widths, strict=True)),
+    ]
+    for variant, row in rows.items():
+        cells = [row.get(name, {}).get("mean") for name in first]
+        texts = ["-" if cell is None else f"{cell:.2f}" for cell in cells]
+        lines.append(
+            f"{variant:<{width}}  " + "  ".join(f"{t:>{w}}" for t, w in zip(texts, widths, strict=True))
+        )
+    return "\n".join(lines)

@@ -1,0 +1,130 @@
+"""The run folder: what was run, with what, and whether a folder belongs to the same run."""
+
+import dataclasses
+import hashlib
+import json
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import config
+from config import UserError
+from models.checkpoints import replace_file
+
+_PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn", "h5py", "pillow")
+
+
+def resolved_options(options, only_identity: bool = False) -> dict[str, Any]:
+    """The options as JSON-able values; `only_identity` leaves out those that do not change results."""
+    return {
+        field.name: _plain(getattr(options, field.name))
+        for field in dataclasses.fields(options)
+        if not (only_identity and field.metadata["free"])
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, the packages that decide numbers, and the project's git commit."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found | {"commit": git_commit()}
+
+
+def git_commit() -> str:
+    """Commit of this checkout, with "+" where files differ from it; "unknown" outside git."""
+    try:
+        run = {"cwd": config.ROOT, "capture_output": True, "text": True, "timeout": 10, "check": True}
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], **run).stdout.strip()
+        changed = subprocess.run(
+            ["git", "status", "--porcelain", "--untracked-files=no"], **run
+        ).stdout.strip()
+        return commit + ("+" if changed else "")
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+
+
+def file_sha256(path: str | Path) -> str:
+    """SHA-256 of a file's content."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def open_run(folder: Path, options, identity: dict[str, Any], record: dict[str, Any] | None = None) -> dict:
+    """Starts a run folder, or goes on in it.
+
+    Args:
+        folder: the run folder.
+        options: the script's options; those not marked free are part of the identity.
+        identity: what else makes this run what it is (weights, manifest, data set).
+        record: further content of run.json that may differ when the run goes on.
+
+    Returns:
+        The content of run.json, its `hash` included.
+
+    Raises:
+        UserError: the folder holds a run of another configuration; the message names the difference.
+    """
+    identity = _plain({"options": resolved_options(options, only_identity=True)} | identity)
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    path = Path(folder) / "run.json"
+    if path.is_file():
+        existing = read_run(folder)
+        if existing["hash"] != digest:
+            difference = "; ".join(_differences(existing["identity"], identity)) or "unknown"
+            raise UserError(
+                f"{folder} holds a run of another configuration ({difference}); choose another --run-name, "
+                "or delete the folder"
+            )
+        return existing
+    run = {"hash": digest, "identity": identity, **_plain(record or {})}
+    run |= {"options": resolved_options(options), "command": [sys.executable, *sys.argv]}
+    run |= {"versions": versions(), "created": datetime.now(UTC).isoformat(timespec="seconds")}
+    write_json(path, run)
+    return run
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """run.json of a run folder.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    path = Path(folder) / "run.json"
+    if not path.is_file():
+        raise UserError(f"{folder} is not a run folder: it has no run.json")
+    try:
+        return json.loads(path.read_text())
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path} is damaged: {error}") from error
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Writes JSON under a temporary name first."""
+    replace_file(path, lambda temporary: Path(temporary).write_text(json.dumps(content, indent=1) + "\n"))
+
+
+def _differences(before: dict, now: dict, prefix: str = "") -> list[str]:
+    found = []
+    for key in sorted(before.keys() | now.keys()):
+        old, new = before.get(key), now.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += _differences(old, new, "" if key == "options" else f"{prefix}{key}.")
+        elif old != new:
+            found.append(f"{prefix}{key} was {old}, now {new}")
+    return found
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value

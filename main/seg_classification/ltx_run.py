@@ -1,0 +1,139 @@
+"""A run of LTX or pLTX masks over an image set, shared by classification, segmentation and the demo."""
+
+import logging
+from pathlib import Path
+
+from config import FinetuneOptions, UserError
+from datasets.base import ImageSet
+from datasets.mask_files import MaskUnit
+from main.mask_run import UnitInput, choose_images, make_masks
+from main.pair import explainee_record, explainer_name, objective, pretrained_explainer, weights_sha256
+from main.seg_classification.finetuning import Settings, finetune, pltx
+from models.checkpoints import load_state
+from models.explainee import Explainee
+from models.explainer import Explainer
+from models.registry import pair_folder
+
+log = logging.getLogger(__name__)
+
+# The released finetuning goes on with pretraining's schedule as if it were this long, at this peak.
+_RELEASED_PEAK, _RELEASED_STEPS = 2e-3, 250_000
+
+
+def run_ltx(options: FinetuneOptions, explainee: Explainee, images: ImageSet, folder: Path, device) -> dict:
+    """Fills `folder` with LTX masks (pLTX masks with `RUN_BASE_MODEL`) and returns its run.json.
+
+    Args:
+        options: what to do.
+        explainee: on the device.
+        images: the image set.
+        folder: the run folder.
+        device: where to compute.
+
+    Raises:
+        UserError: no pLTX explainer, no images, another run in the folder, ...
+    """
+    explainer, path, metadata = pretrained_explainer(options, explainee)
+    explainer.to(device)
+    print(f"pLTX explainer: {path}")
+    settings = finetune_settings(options, explainer, path)
+    method = "pltx" if options.RUN_BASE_MODEL else "ltx"
+    identity = {"explainee": weights_sha256(explainee.model), "explainer": weights_sha256(explainer)}
+    record = {
+        "method": method,
+        "explainee": explainee_record(options, explainee),
+        "explainer": {"name": explainer.name, "checkpoint": str(path), "sha256": identity["explainer"]}
+        | metadata,
+    }
+
+    def make(unit: UnitInput) -> MaskUnit:
+        if options.RUN_BASE_MODEL:
+            masks, figures = pltx(explainer, unit.images), {}
+            unit.progress(len(unit.images))
+        else:
+            masks, figures = finetune(
+                explainer, explainee, unit.images, unit.classes, unit.scored, objective(options), settings,
+                unit.progress,
+            )  # fmt: skip
+        arrays = {name: values.cpu().numpy() for name, values in figures.items()}
+        return MaskUnit(None, None, {name: mask.cpu().numpy() for name, mask in masks.items()}, {}, arrays)
+
+    attributes = {"method": method, "explainer": explainer.name}
+    chosen = choose_images(images, options)
+    return make_masks(
+        folder,
+        options,
+        explainee,
+        images,
+        chosen,
+        identity,
+        record,
+        make,
+        options.unit_size,
+        device,
+        attributes,
+    )
+
+
+def default_run_name(options: FinetuneOptions, images_name: str) -> str:
+    """Folder name from the pair, the class that is explained and the method."""
+    pair = pair_folder(explainer_name(options), options.explainee_model_name).name
+    kind = "target" if options.train_model_by_target_gt_class else "predicted"
+    return f"{images_name}-{pair}-{kind}-{'pltx' if options.RUN_BASE_MODEL else 'ltx'}"
+
+
+def finetune_settings(options: FinetuneOptions, explainer: Explainer, checkpoint: Path) -> Settings:
+    """`Settings` of the options; reads the optimiser's state for `--finetune-lr released`.
+
+    Raises:
+        UserError: a rate that is no number, or no stored optimiser.
+    """
+    if options.n_epochs_to_optimize_stage_b < 1 or options.batch_size < 1 or options.unit_size < 1:
+        raise UserError("--n_epochs_to_optimize_stage_b, --batch-size and --unit-size must be at least 1")
+    schedule, moments, lr = None, None, 0.0
+    if options.finetune_lr == "released" and not options.RUN_BASE_MODEL:
+        schedule, moments = _released(checkpoint, explainer)
+    elif not options.RUN_BASE_MODEL:
+        try:
+            lr = float(options.finetune_lr)
+        except ValueError:
+            raise UserError(f"--finetune-lr {options.finetune_lr}: wanted a number or 'released'") from None
+    return Settings(
+        n_steps=options.n_epochs_to_optimize_stage_b,
+        lr=lr,
+        optimize_by_pos=options.optimize_by_pos,
+        early_stop=options.early_stop,
+        slots=options.batch_size,
+        schedule=schedule,
+        moments=moments,
+    )
+
+
+def _released(checkpoint: Path, explainer: Explainer):
+    """Rate by update and AdamW state, as the released code goes on from a checkpoint."""
+    path = checkpoint.with_suffix(".pt")
+    if not path.is_file():
+        raise UserError(
+            f"--finetune-lr released needs the optimiser's state, and {path} does not exist; pass a checkpoint of a "
+            "training run that has it with --explainer-checkpoint, or a number"
+        )
+    state = load_state(path)
+    optimizer, names = state["optimizer"], list(explainer.trainable())
+    if len(optimizer["state"]) != len(names):
+        raise UserError(
+            f"{path} belongs to an explainer with other trainable weights than '{explainer.name}' has here"
+        )
+    by_name = {name: optimizer["state"][i] for i, name in enumerate(names)}
+    device = next(explainer.parameters()).device
+    moments = {
+        key: {name: entry[key].to(device) for name, entry in by_name.items()}
+        for key in ("exp_avg", "exp_avg_sq")
+    }
+    moments["step"] = float(next(iter(by_name.values()))["step"])
+    stored, step = optimizer["param_groups"][0]["lr"], state["global_step"]
+
+    def schedule(update: int) -> float:
+        return stored if update == 0 else _RELEASED_PEAK * (step + update) / _RELEASED_STEPS
+
+    print(f"finetuning rate: first update {schedule(0):.3g} (stored), then from {schedule(1):.3g}")
+    return schedule, moments

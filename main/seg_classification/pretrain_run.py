@@ -1,0 +1,170 @@
+"""A run of pLTX pretraining: its images, its folder and its pictures around a `Trainer`."""
+
+import hashlib
+from pathlib import Path
+
+import torch
+
+from config import PretrainOptions, UserError
+from datasets.base import ImageSet
+from datasets.build import rebuild
+from datasets.digits import DigitsOnPhotos
+from datasets.manifest import draw_per_class, draw_total, from_manifest, write_manifest
+from main.mask_run import needs_labels
+from main.pair import (
+    explainee_record,
+    explainer_name,
+    is_published_pair,
+    new_explainer,
+    objective,
+    open_image_set,
+    weights_sha256,
+)
+from main.pictures import CELL_TITLES, cells, write_sheet
+from main.run_folder import open_run
+from main.seg_classification.pretraining import Plan, Trainer
+from models.explainee import Explainee
+from models.registry import pair_folder
+
+RELEASED_SCHEDULE_IMAGES = 50_000
+_DIGIT_ROUNDS = 20
+_PICTURES = 8
+
+
+def pretrain(options: PretrainOptions, explainee: Explainee, device: torch.device) -> tuple[Path, list[dict]]:
+    """Pretrains an explainer for the pair of the options.
+
+    Args:
+        options: what to train, on what, how long.
+        explainee: on the device.
+        device: where to compute.
+
+    Returns:
+        The run folder and one row of figures per epoch.
+
+    Raises:
+        UserError: too few images, missing labels, another run in the folder, ...
+    """
+    train_set, train, val_set, val = choose(options, explainee)
+    needs_labels(train_set, train, options)
+    needs_labels(val_set, val, options)
+    folder = run_folder(options)
+    explainer = new_explainer(options, explainee).to(device)
+    plan = make_plan(options, len(train))
+    names = {
+        key: hashlib.sha256("\n".join(images.names[i] for i in chosen).encode()).hexdigest()
+        for key, images, chosen in (("train", train_set, train), ("val", val_set, val))
+    }
+    identity = {
+        "explainee": weights_sha256(explainee.model),
+        "start": weights_sha256(explainer),
+        "images": names,
+    }
+    run = open_run(
+        folder,
+        options,
+        identity,
+        {
+            "method": "pltx",
+            "explainee": explainee_record(options, explainee),
+            "explainer": explainer.name,
+            "dataset": val_set.describe(),
+            "train_dataset": train_set.describe(),
+            "n_train": len(train),
+            "n_val": len(val),
+            "highest_rate": plan.highest_rate(len(train)),
+        },
+    )
+    write_manifest(folder / "train_manifest.csv", train_set, train)
+    write_manifest(folder / "val_manifest.csv", val_set, val)
+    print(
+        f"training on {len(train)} images, validating on {len(val)}; the rate will reach "
+        f"{plan.highest_rate(len(train)):.3g} of --lr {plan.lr:g} (schedule sized on {plan.schedule_images} images)"
+    )
+    trainer = Trainer(
+        explainer, explainee, objective(options), train_set, train, val_set, val, plan, folder,
+        {"run_hash": run["hash"], "class": "target" if options.train_model_by_target_gt_class else "predicted"},
+    )  # fmt: skip
+    return folder, trainer.run(_write_pictures if options.enable_checkpointing else lambda *_: None)
+
+
+def run_folder(options: PretrainOptions) -> Path:
+    """`checkpoints/<pair>/<target|predicted>`, or under another root or name."""
+    pair = pair_folder(explainer_name(options), options.explainee_model_name)
+    root = options.default_root_dir / pair.name if options.default_root_dir else pair
+    return root / (options.run_name or ("target" if options.train_model_by_target_gt_class else "predicted"))
+
+
+def make_plan(options: PretrainOptions, n_train: int) -> Plan:
+    """Schedule and sizes; published pairs keep the released schedule (sized on 50,000 images) and rate."""
+    published = is_published_pair(options)
+    if min(options.n_epochs, options.batch_size, options.save_every) < 1:
+        raise UserError("--n-epochs, --batch-size and --save-every must be at least 1")
+    return Plan(
+        n_epochs=options.n_epochs,
+        batch_size=options.batch_size,
+        lr=options.lr if options.lr is not None else (2e-3 if published else 2e-4),
+        weight_decay=options.weight_decay,
+        schedule_images=options.schedule_images or (RELEASED_SCHEDULE_IMAGES if published else n_train),
+        by_target=options.train_model_by_target_gt_class,
+        score_class=options.score_class,
+        seed=options.seed,
+        checkpoints=options.enable_checkpointing,
+        half=options.half_checkpoints,
+        save_every=options.save_every,
+        num_workers=options.num_workers,
+    )
+
+
+def choose(options: PretrainOptions, explainee: Explainee) -> tuple[ImageSet, list[int], ImageSet, list[int]]:
+    """Training set and positions, validation set and positions.
+
+    Both come from the same images, drawn with the seed, unless manifests, splits or folders set them apart.
+    Digits: training from the first 1,200 training digits, validation from the last 200.
+    """
+    val_set = open_image_set(options, explainee)
+    if isinstance(val_set, DigitsOnPhotos) and options.split is None and options.train_split is None:
+        train_set, val_set = (
+            DigitsOnPhotos(split, rounds * size, explainee.input_size)
+            for split, rounds, size in (("fit", _DIGIT_ROUNDS, 1200), ("tune", _DIGIT_ROUNDS, 200))
+        )
+    elif options.train_images_path or options.train_split:
+        train_set = open_image_set(options, explainee, options.train_images_path, options.train_split)
+    else:
+        train_set = None
+    if train_set is None and not (options.train_manifest or options.val_manifest):
+        return val_set, *_draw(options, val_set)
+    train_set = train_set or rebuild(val_set.describe(), explainee.input_size)
+    train = from_manifest(options.train_manifest, train_set) if options.train_manifest else _draw_one(
+        train_set, options.train_images, options.train_n_label_sample, options.seed, "train"
+    )  # fmt: skip
+    val = from_manifest(options.val_manifest, val_set) if options.val_manifest else _draw_one(
+        val_set, options.val_images, options.val_n_label_sample, options.seed, "val"
+    )  # fmt: skip
+    return train_set, train, val_set, val
+
+
+def _draw(options: PretrainOptions, images: ImageSet) -> tuple[list[int], list[int]]:
+    if options.train_images is not None or options.val_images is not None:
+        if options.train_images is None or options.val_images is None:
+            raise UserError("--train-images and --val-images belong together: pass both")
+        return draw_total(len(images), options.train_images, options.val_images, options.seed)
+    per_class = (options.train_n_label_sample or 1, options.val_n_label_sample or 1)
+    return draw_per_class(images.labels, *per_class, options.seed)
+
+
+def _draw_one(images: ImageSet, total: int | None, per_class: int | None, seed: int, which: str) -> list[int]:
+    """Positions drawn from one set: so many in all, so many per class, or all of them."""
+    if total is not None:
+        if total > len(images):
+            raise UserError(f"--{which}-images {total}: there are only {len(images)}")
+        return draw_total(len(images), total, 0, seed)[0]
+    if per_class is not None:
+        return draw_per_class(images.labels, per_class, 0, seed)[0]
+    return list(range(len(images)))
+
+
+def _write_pictures(trainer: Trainer, first: dict[str, torch.Tensor]) -> None:
+    rows = [cells(image, saliency) for image, saliency in zip(first["images"], first["maps"], strict=True)]
+    path = trainer.folder / "pictures" / f"epoch_{trainer.epoch - 1:03d}.png"
+    write_sheet(path, rows[:_PICTURES], CELL_TITLES)

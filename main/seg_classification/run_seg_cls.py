@@ -1,0 +1,38 @@
+"""pLTX pretraining: trains an explainer for a pair over a set of images.
+
+    python main/seg_classification/run_seg_cls.py --enable-checkpointing True \\
+        --explainer-model-name vit_base_224 --explainee-model-name vit_base_224 --mask-loss-mul 50 \\
+        --train-model-by-target-gt-class True --n-epochs 30 --train-n-label-sample 1
+
+Writes `best` and `last` weights, `epochs.csv`, both manifests and pictures to
+`checkpoints/<pair>/<target|predicted, or --run-name>/`, and goes on where it was when killed and repeated.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path[0] = sys.path[0] if __package__ else str(Path(__file__).parents[2])
+
+from config import PretrainOptions
+from main import cli
+from main.pair import load_explainee
+from main.seg_classification.pretrain_run import pretrain
+
+
+def main(options: PretrainOptions) -> tuple[Path, dict]:
+    """Trains and reports the best epoch."""
+    device = cli.pick_device(options.device)
+    explainee = load_explainee(options).to(device)
+    folder, rows = pretrain(options, explainee, device)
+    best = min(rows, key=lambda row: row["val_POS"])
+    print(
+        f"best epoch {best['epoch']}: validation POS {best['val_POS']:.2f}, mask area {best['val_mask_area']:.3f}"
+    )
+    print(f"explainer: {cli.display_path(folder)}")
+    return folder, {
+        "pltx": {"POS": best["val_POS"], "mask_area": best["val_mask_area"], "epoch": best["epoch"]}
+    }
+
+
+if __name__ == "__main__":
+    cli.run_script(PretrainOptions, main)

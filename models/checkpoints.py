@@ -1,0 +1,101 @@
+"""Weights on disk: safetensors with metadata for ours, `weights_only` reading of anything else."""
+
+import json
+import os
+import pickle
+import tempfile
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from config import UserError
+
+
+def load_weights(path: str | Path) -> dict[str, torch.Tensor]:
+    """A flat state dict from `.safetensors`, or from a `.pth` / `.pt` / `.bin` / `.ckpt` of plain tensors.
+
+    Raises:
+        UserError: the file is missing, truncated, or holds more than tensors and plain containers.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"no such weights file: {path}")
+    if path.suffix == ".safetensors":
+        return load_safetensors(path)[0]
+    state = load_state(path)
+    for key in ("state_dict", "model"):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise UserError(f"{path} is not a state dict: wanted a mapping of names to tensors")
+    return {key.removeprefix("module."): value for key, value in state.items()}
+
+
+def load_safetensors(path: str | Path) -> tuple[dict[str, torch.Tensor], dict]:
+    """Tensors and metadata (values decoded from JSON) of a `.safetensors` file.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = {
+                key: json.loads(value) for key, value in (file.metadata() or {}).items() if key != "format"
+            }
+            return {key: file.get_tensor(key) for key in file.keys()}, metadata  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"cannot read {path}: {error}; is the file whole?") from error
+
+
+def save_safetensors(path: str | Path, tensors: dict[str, torch.Tensor], metadata: dict) -> None:
+    """Writes tensors and JSON-able metadata, under a temporary name first."""
+    tensors = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    text = {"format": "pt"} | {key: json.dumps(value) for key, value in metadata.items()}
+    replace_file(path, lambda temporary: save_file(tensors, temporary, metadata=text))
+
+
+def load_state(path: str | Path):
+    """A `.pt` / `.ckpt` of tensors and plain containers; no code from the file is run.
+
+    Raises:
+        UserError: the file is missing, truncated, or wants to run code.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).splitlines()[0] if str(error) else "damaged"
+        raise UserError(
+            f"refused {path}: it holds more than tensors and plain containers, or is damaged ({reason[:120]})"
+        ) from error
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise UserError(
+            f"cannot read {path}: {str(error).splitlines()[0][:160]}; is the file whole?"
+        ) from error
+
+
+def save_state(path: str | Path, state: dict) -> None:
+    """Writes resumable training state, under a temporary name first."""
+    replace_file(path, lambda temporary: torch.save(state, temporary))
+
+
+def replace_file(path: str | Path, write) -> None:
+    """Calls `write(temporary path)` beside `path`, flushes it to disk and renames it into place.
+
+    A reader sees the old file or the new one, never a part; what a killed process leaves behind is a hidden
+    temporary file, never a damaged `path`.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    os.close(handle)
+    try:
+        write(temporary)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,50 @@
+"""The explainee: the frozen classifier that is explained."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from models.registry import InputSpec, input_spec, load_pretrained
+
+
+class Explainee(nn.Module):
+    """A classifier of images in [0, 1], frozen and in eval mode; gradients reach its input, never its weights.
+
+    Args:
+        model: module from normalised images (B, 3, H, W) to logits (B, C).
+        spec: input size and normalisation.
+        name: how reports name it.
+    """
+
+    def __init__(self, model: nn.Module, spec: InputSpec, name: str):
+        super().__init__()
+        self.model = model.requires_grad_(False)
+        self.name = name
+        self.input_size = spec.size
+        self.register_buffer("mean", torch.tensor(spec.mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(spec.std).view(1, -1, 1, 1), persistent=False)
+        self.eval()
+
+    @classmethod
+    def from_name(cls, name: str, checkpoint: str | Path | None = None) -> "Explainee":
+        """Explainee by alias or timm name, with weights as `models.registry.load_pretrained` finds them.
+
+        Raises:
+            UserError: unknown name or no weights.
+        """
+        model = load_pretrained(name, checkpoint)
+        return cls(model, input_spec(model), name)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of logits."""
+        return self.model.num_classes
+
+    def train(self, mode: bool = True) -> "Explainee":
+        """Stays in eval mode whatever is asked."""
+        return super().train(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) in [0, 1] to logits (B, C)."""
+        return self.model((images - self.mean) / self.std)

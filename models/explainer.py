@@ -1,0 +1,198 @@
+"""The explainer: a backbone whose tokens or features become a mask over the image."""
+
+import copy
+import logging
+import math
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from config import UserError
+from models.checkpoints import load_safetensors, save_safetensors
+from models.explainee import Explainee
+from models.registry import InputSpec, input_spec, load_pretrained, pair_folder
+
+log = logging.getLogger(__name__)
+
+ACTIVATIONS = ("sigmoid", "relu", "softmax")
+BEST_FILE = "best.safetensors"
+# Position, class, distillation and register tokens and the patch embedding are frozen, always (released).
+_EMBEDDINGS = ("patch_embed", "pos_embed", "cls_token", "dist_token", "reg_token", "norm_pre")
+# Parts of a classifier that the features do not pass through.
+_HEADS = ("head", "head_dist", "head_drop", "classifier", "fc", "fc_norm", "attn_pool", "global_pool")
+
+
+class Explainer(nn.Module):
+    """Images in [0, 1] to token masks in [0, 1]; always in eval mode (no dropout, batch norm fixed; released).
+
+    A backbone with tokens (ViT, Swin, ...) gets Linear(d, d), Tanh, Linear(d, 1) on each token, prefix tokens
+    dropped; one with a feature map (B, C, h, w) a 1x1 convolution. It resizes and normalises for its own
+    backbone.
+
+    Args:
+        backbone: timm model.
+        spec: its input size and normalisation.
+        name: its alias or timm name.
+        activation: from head output to mask. `sigmoid`; `relu` (cut at 1); `softmax` over the tokens, divided
+            by its maximum.
+        n_first_layers_to_freeze: freezes so many first transformer blocks too; no effect on CNNs (released).
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        spec: InputSpec,
+        name: str,
+        activation: str = "sigmoid",
+        n_first_layers_to_freeze: int = 0,
+    ):
+        super().__init__()
+        self.name, self.activation = name, activation
+        self.input_size = spec.size
+        self.register_buffer("mean", torch.tensor(spec.mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(spec.std).view(1, -1, 1, 1), persistent=False)
+        backbone.reset_classifier(0)
+        self.backbone = backbone.requires_grad_(True).eval()
+        with torch.no_grad():
+            features = self._features(torch.zeros(1, 3, *spec.size))
+        self.has_tokens = features.dim() == 3 or self._channels_last(features)
+        self.head = self._make_head(features)
+        self._freeze(n_first_layers_to_freeze, features.dim() == 3)
+        with torch.no_grad():
+            self.grid = tuple(self(torch.zeros(1, 3, *spec.size)).shape[-2:])
+        self.eval()
+
+    @classmethod
+    def for_explainee(
+        cls, name: str, explainee: Explainee, activation: str = "sigmoid", n_first_layers_to_freeze: int = 0
+    ) -> "Explainer":
+        """An explainer with pretrained weights: the explainee's own where the architecture is the same.
+
+        Raises:
+            UserError: unknown name or no weights.
+        """
+        backbone = copy.deepcopy(explainee.model) if name == explainee.name else load_pretrained(name)
+        return cls(backbone, input_spec(backbone), name, activation, n_first_layers_to_freeze)
+
+    def train(self, mode: bool = True) -> "Explainer":
+        """Stays in eval mode whatever is asked."""
+        return super().train(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) in [0, 1] to token masks (B, 1, h, w) in [0, 1]."""
+        if images.shape[-2:] != self.input_size:
+            images = F.interpolate(
+                images, self.input_size, mode="bilinear", align_corners=False, antialias=True
+            )
+        logits = self._head_logits(self._features((images - self.mean) / self.std))
+        if self.activation == "sigmoid":
+            return logits.sigmoid()
+        if self.activation == "relu":
+            return logits.clamp(0, 1)
+        weights = logits.flatten(1).softmax(1)
+        return (weights / weights.amax(1, keepdim=True)).view_as(logits)
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """Parameters that training changes, by name."""
+        return {name: value for name, value in self.named_parameters() if value.requires_grad}
+
+    def _features(self, normalised: Tensor) -> Tensor:
+        return self.backbone.forward_features(normalised)
+
+    def _channels_last(self, features: Tensor) -> bool:
+        return features.dim() == 4 and getattr(self.backbone, "output_fmt", "NCHW") == "NHWC"
+
+    def _make_head(self, features: Tensor) -> nn.Module:
+        if not self.has_tokens:
+            return nn.Conv2d(features.shape[1], 1, kernel_size=1)
+        dim = features.shape[-1]
+        return nn.Sequential(nn.Linear(dim, dim), nn.Tanh(), nn.Linear(dim, 1))
+
+    def _head_logits(self, features: Tensor) -> Tensor:
+        if not self.has_tokens:
+            return self.head(features)
+        if features.dim() == 4:
+            return self.head(features).permute(0, 3, 1, 2)
+        tokens = features[:, getattr(self.backbone, "num_prefix_tokens", 0) :]
+        h, w = self._token_grid(tokens.shape[1])
+        return self.head(tokens).transpose(1, 2).unflatten(2, (h, w))
+
+    def _token_grid(self, n_tokens: int) -> tuple[int, int]:
+        """Rows and columns of the tokens: the patch embedding's own grid, else square."""
+        grid = getattr(getattr(self.backbone, "patch_embed", None), "grid_size", None)
+        side = math.isqrt(n_tokens)
+        for h, w in (grid, (side, side)) if grid else ((side, side),):
+            if h * w == n_tokens:
+                return int(h), int(w)
+        raise UserError(f"'{self.name}' gives {n_tokens} tokens, which fit no grid; choose another explainer")
+
+    def _freeze(self, n_first_layers: int, is_plain_transformer: bool) -> None:
+        for name, parameter in self.backbone.named_parameters():
+            if name.split(".")[0] in _HEADS or (self.has_tokens and name.split(".")[0] in _EMBEDDINGS):
+                parameter.requires_grad_(False)
+        if not n_first_layers:
+            return
+        blocks = getattr(self.backbone, "blocks", None)
+        if not is_plain_transformer or blocks is None:
+            log.warning("freezing first layers has no effect on '%s'", self.name)
+            return
+        if n_first_layers > len(blocks):
+            raise UserError(
+                f"--explainer-model-n-first-layers-to-freeze {n_first_layers}: '{self.name}' has {len(blocks)} layers"
+            )
+        for block in blocks[:n_first_layers]:
+            block.requires_grad_(False)
+
+
+def save_explainer(
+    path: Path, explainer: Explainer, explainee_name: str, metadata: dict, half: bool = False
+) -> None:
+    """Writes an explainer's weights with what they belong to; `half` stores them in float16."""
+    tensors = explainer.state_dict()
+    if half:
+        tensors = {
+            key: value.half() if value.is_floating_point() else value for key, value in tensors.items()
+        }
+    names = {"explainer": explainer.name, "explainee": explainee_name, "activation": explainer.activation}
+    save_safetensors(path, tensors, names | metadata)
+
+
+def load_explainer(path: Path, explainer: Explainer) -> dict:
+    """Loads weights in place and returns their metadata.
+
+    Raises:
+        UserError: the file is missing or belongs to another architecture (the first mismatch is named).
+    """
+    tensors, metadata = load_safetensors(path)
+    own = explainer.state_dict()
+    for key, value in own.items():
+        if key not in tensors or tensors[key].shape != value.shape:
+            found = tuple(tensors[key].shape) if key in tensors else "missing"
+            raise UserError(
+                f"{path} does not fit explainer '{explainer.name}': '{key}' is {found}, wanted {tuple(value.shape)}"
+            )
+    explainer.load_state_dict({key: tensors[key].to(value.dtype) for key, value in own.items()})
+    return metadata
+
+
+def find_explainer(explainer_name: str, explainee_name: str, by_target: bool, given: Path | None) -> Path:
+    """The pLTX checkpoint of a pair: `given` (a file or a training run's folder), else ours in `checkpoints/`.
+
+    Raises:
+        UserError: there is none; the message says what to put where.
+    """
+    kind = "target" if by_target else "predicted"
+    folder = pair_folder(explainer_name, explainee_name)
+    path = Path(given) if given is not None else folder / kind
+    path = path / BEST_FILE if path.is_dir() or given is None else path
+    if not path.is_file():
+        where = (
+            f"--explainer-checkpoint {given}: no such file or training run" if given else f"{path} not found"
+        )
+        raise UserError(
+            f"no pLTX explainer for the pair {explainer_name} / {explainee_name} ({kind}): {where}; "
+            "train one with main/seg_classification/run_seg_cls.py or pass --explainer-checkpoint"
+        )
+    return path

