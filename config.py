@@ -311,6 +311,17 @@ class PerturbationOptions(RunOptions, ShardOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DemoOptions(RunOptions, PlaceOptions, ImageOptions):
+    """`main/demo.py`: the whole method in one command."""
+
+    explainee_model_name: str = option("vit_digits", "alias or timm name of explainee and explainer")
+    n_images: int = option(64, "held-out images that are explained")
+    train_images: int = option(2000, "images that the explainer is trained on (photographs: at most what is left)")
+    n_epochs: int = option(3, "epochs of pretraining")
+    seed: int = option(42, "seed of everything random")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainDigitsOptions(RunOptions):
     """`main/train_digits.py`: the explainee `vit_digits`."""
 

@@ -47,4 +47,5 @@ class Explainee(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [0, 1] to logits (B, C)."""
-        return self.model((images - self.mean) / self.std)
+        # Convolutions are up to twice as fast on this layout, on CPUs too.
+        return self.model(((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last))

@@ -86,7 +86,10 @@ class Explainer(nn.Module):
             images = F.interpolate(
                 images, self.input_size, mode="bilinear", align_corners=False, antialias=True
             )
-        logits = self._head_logits(self._features((images - self.mean) / self.std))
+        normalised = (images - self.mean) / self.std
+        if not self.has_tokens:
+            normalised = normalised.contiguous(memory_format=torch.channels_last)  # faster convolutions
+        logits = self._head_logits(self._features(normalised))
         if self.activation == "sigmoid":
             return logits.sigmoid()
         if self.activation == "relu":

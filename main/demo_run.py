@@ -1,0 +1,135 @@
+"""The stages of the demo, each an ordinary run of the scripts that do it for real."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from config import BaselineOptions, DemoOptions, FinetuneOptions, PerturbationOptions, PretrainOptions, UserError
+from datasets.build import DIGITS, stack
+from datasets.digits import DigitsOnPhotos
+from datasets.manifest import write_manifest
+from datasets.mask_files import MaskUnit, read_unit, unit_files
+from main.baselines.baseline_run import run_baselines
+from main.pair import load_explainee, objective, open_image_set, pretrained_explainer
+from main.perturbation_eval.evaluator import evaluate
+from main.pictures import CELL_TITLES, cells, write_sheet
+from main.seg_classification.finetuning import Settings, finetune
+from main.seg_classification.ltx_run import run_ltx
+from main.seg_classification.pretrain_run import pretrain
+from models.masking import upsample
+
+BASELINES = ("random", "input_gradient")
+# Order of the table: what looks at nothing first, LTX last.
+ROW_ORDER = ("random", "input_gradient", "pltx", "last", "best_loss", "best_pos")
+_VALIDATION, _ONE_DIGIT_ROWS, _TWO_DIGIT_ROWS = 64, 6, 4
+
+
+class Demo:
+    """Pretraining, masks, scores and pictures of one pair, in one folder.
+
+    Args:
+        options: what the demo was asked for.
+        folder: where everything goes.
+        device: where to compute.
+
+    Raises:
+        UserError: too few images, no weights, ...
+    """
+
+    def __init__(self, options: DemoOptions, folder: Path, device: torch.device):
+        self.options, self.folder, self.device = options, folder, device
+        self.common = {"explainee_model_name": options.explainee_model_name, "seed": options.seed}
+        self.common |= {"device": options.device, "num_workers": options.num_workers, "verbose": options.verbose}
+        self.common |= {"images_path": options.images_path, "labels_path": options.labels_path, "split": options.split}
+        self.explainee = load_explainee(FinetuneOptions(**self.common)).to(device)
+        self.images = open_image_set(FinetuneOptions(**self.common), self.explainee)
+        self.on_digits = isinstance(self.images, DigitsOnPhotos)
+        self.chosen = self._draw()
+
+    def _draw(self) -> dict[str, Path] | None:
+        """Manifests of disjoint photographs to train on, validate on and explain; digits have their own splits."""
+        options, n = self.options, len(self.images)
+        if self.on_digits:
+            return None
+        if n < options.n_images + 2:
+            raise UserError(f"--n-images {options.n_images} needs more than the {n} images there are")
+        order = np.random.default_rng(options.seed).permutation(n).tolist()
+        rest = order[options.n_images :]
+        n_val = min(_VALIDATION, len(rest) // 2)
+        parts = {"explained": order[: options.n_images], "val": rest[:n_val]}
+        parts["train"] = rest[n_val : n_val + options.train_images]
+        for name, chosen in parts.items():
+            write_manifest(self.folder / f"{name}_images.csv", self.images, chosen)
+        return {name: self.folder / f"{name}_images.csv" for name in parts}
+
+    @property
+    def _explained(self) -> dict:
+        """Options that choose the images to explain."""
+        if self.on_digits:
+            return {"max_images": self.options.n_images}
+        return {"manifest": self.chosen["explained"]}
+
+    def pretrain(self) -> None:
+        """pLTX, live."""
+        if self.on_digits:
+            images = {"train_images": self.options.train_images, "val_images": _VALIDATION}
+        else:
+            images = {"train_manifest": self.chosen["train"], "val_manifest": self.chosen["val"]}
+        options = PretrainOptions(
+            **self.common, **images, n_epochs=self.options.n_epochs,
+            default_root_dir=self.folder, run_name="pretraining",
+        )  # fmt: skip
+        self.explainer_folder, _ = pretrain(options, self.explainee, self.device)
+
+    def _finetune_options(self) -> FinetuneOptions:
+        return FinetuneOptions(**self.common, **self._explained, explainer_checkpoint=self.explainer_folder)
+
+    def score_masks(self) -> dict[str, dict]:
+        """Makes LTX and baseline masks, evaluates both, returns the summary's rows in the table's order."""
+        run_ltx(self._finetune_options(), self.explainee, self.images, self.folder / "ltx", self.device)
+        options = BaselineOptions(**self.common, **self._explained, method=",".join(BASELINES))
+        run_baselines(options, self.explainee, self.images, self.folder / "baselines", self.device)
+        rows = {}
+        for name in ("baselines", "ltx"):
+            rows |= evaluate(PerturbationOptions(run_folder=self.folder / name, device=self.options.device))
+        return {name: rows[name] for name in ROW_ORDER}
+
+    def write_pictures(self) -> Path:
+        """The first explained images, and on digits two-digit images explained for each of their classes."""
+        path = self.folder / "pictures.png"
+        rows, captions = self._explained_rows()
+        if self.on_digits:
+            more = self._two_digit_rows()
+            rows, captions = rows + more[0], captions + more[1]
+        write_sheet(path, rows, CELL_TITLES, captions)
+        return path
+
+    def _explained_rows(self):
+        unit: MaskUnit = read_unit(unit_files(self.folder / "ltx")[0])
+        maps = unit.maps("last", self.explainee.input_size)
+        positions = self._positions()[:_ONE_DIGIT_ROWS]
+        pixels = stack(self.images, positions)
+        rows = [cells(image, saliency) for image, saliency in zip(pixels, maps, strict=False)]
+        return rows, [f"class {unit.target[i]}" for i in range(len(rows))]
+
+    def _positions(self) -> list[int]:
+        from datasets.manifest import from_manifest
+
+        return from_manifest(self.folder / "ltx" / "manifest.csv", self.images)
+
+    def _two_digit_rows(self):
+        """LTX for the left and for the right digit of the same images; the step is the last, whatever it scores."""
+        two = DigitsOnPhotos("test", _TWO_DIGIT_ROWS, self.explainee.input_size, n_digits=2)
+        samples = [two[i] for i in range(len(two)) for _ in range(2)]
+        classes = torch.tensor([s["second_label" if i % 2 else "label"] for i, s in enumerate(samples)])
+        pixels, classes = torch.stack([s["image"] for s in samples]).to(self.device), classes.to(self.device)
+        options = self._finetune_options()
+        explainer = pretrained_explainer(options, self.explainee)[0].to(self.device)
+        masks, _ = finetune(explainer, self.explainee, pixels, classes, classes, objective(options), Settings())
+        maps = upsample(masks["last"][:, None], self.explainee.input_size)[:, 0].cpu()
+        rows = [cells(image, saliency) for image, saliency in zip(pixels.cpu(), maps, strict=True)]
+        return rows, [f"two digits, asked for {c}" for c in classes.tolist()]
+
+
+__all__ = ["DIGITS", "Demo"]
