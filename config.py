@@ -294,6 +294,16 @@ class FinetuneOptions(RunOptions, ShardOptions, PlaceOptions, ChosenImageOptions
 
 
 @dataclass(frozen=True, kw_only=True)
+class BaselineOptions(RunOptions, ShardOptions, PlaceOptions, ChosenImageOptions, ExplaineeOptions):
+    """`run_baselines.py`: other methods' saliency maps, in the same mask files."""
+
+    method: str = option(MISSING, "NAME[,NAME...] of the methods, see above", metavar="NAME[,NAME...]")
+    batch_size: int = option(8, "images explained at once", free=True)
+    unit_size: int = option(256, "images per mask file", metavar="N")
+    evaluate: bool = option(True, "score the maps at the end", free=True)
+
+
+@dataclass(frozen=True, kw_only=True)
 class PerturbationOptions(RunOptions, ShardOptions):
     """`run_perturbation_eval.py`: mask files to POS, NEG, DEL, INS, ADP, PIC."""
 

@@ -1,0 +1,41 @@
+"""Other methods' saliency maps in the same mask files, scored by the same evaluator.
+
+    python main/baselines/run_baselines.py --method random,input_gradient --explainee-model-name vit_base_224
+
+Goes on where it was when killed and repeated.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path[0] = sys.path[0] if __package__ else str(Path(__file__).parents[2])
+
+import config
+from config import BaselineOptions, PerturbationOptions
+from main import cli, results
+from main.baselines.baseline_run import default_run_name, run_baselines
+from main.baselines.methods import parse_methods
+from main.pair import load_explainee, open_image_set
+from main.perturbation_eval.evaluator import evaluate
+
+
+def main(options: BaselineOptions) -> tuple[Path, dict]:
+    """Makes the maps and, unless told not to, evaluates them."""
+    methods = parse_methods(options.method)
+    device = cli.pick_device(options.device)
+    explainee = load_explainee(options).to(device)
+    images = open_image_set(options, explainee)
+    name = options.run_name or default_run_name(options, images.describe()["kind"])
+    folder = (options.default_root_dir or config.RESULTS) / name
+    run_baselines(explainee, images, folder, methods, device, options)
+    print(f"maps: {cli.display_path(folder)}")
+    if not options.evaluate:
+        return folder, {}
+    rows = evaluate(PerturbationOptions(run_folder=folder, **cli.shared(options, PerturbationOptions)))
+    if rows:
+        print(results.format_table(rows, f"perturbation metrics, class {options.score_class}"))
+    return folder, results.means_of(rows)
+
+
+if __name__ == "__main__":
+    cli.run_script(BaselineOptions, main)
