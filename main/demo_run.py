@@ -6,9 +6,9 @@ import numpy as np
 import torch
 
 from config import BaselineOptions, DemoOptions, FinetuneOptions, PerturbationOptions, PretrainOptions, UserError
-from datasets.build import DIGITS, stack
+from datasets.build import stack
 from datasets.digits import DigitsOnPhotos
-from datasets.manifest import write_manifest
+from datasets.manifest import from_manifest, write_manifest
 from datasets.mask_files import MaskUnit, read_unit, unit_files
 from main.baselines.baseline_run import run_baselines
 from main.pair import load_explainee, objective, open_image_set, pretrained_explainer
@@ -88,8 +88,8 @@ class Demo:
     def score_masks(self) -> dict[str, dict]:
         """Makes LTX and baseline masks, evaluates both, returns the summary's rows in the table's order."""
         run_ltx(self._finetune_options(), self.explainee, self.images, self.folder / "ltx", self.device)
-        options = BaselineOptions(**self.common, **self._explained, method=",".join(BASELINES))
-        run_baselines(options, self.explainee, self.images, self.folder / "baselines", self.device)
+        options = BaselineOptions(**self.common, **self._explained, method="")
+        run_baselines(self.explainee, self.images, self.folder / "baselines", BASELINES, self.device, options)
         rows = {}
         for name in ("baselines", "ltx"):
             rows |= evaluate(PerturbationOptions(run_folder=self.folder / name, device=self.options.device))
@@ -114,8 +114,6 @@ class Demo:
         return rows, [f"class {unit.target[i]}" for i in range(len(rows))]
 
     def _positions(self) -> list[int]:
-        from datasets.manifest import from_manifest
-
         return from_manifest(self.folder / "ltx" / "manifest.csv", self.images)
 
     def _two_digit_rows(self):
@@ -130,6 +128,3 @@ class Demo:
         maps = upsample(masks["last"][:, None], self.explainee.input_size)[:, 0].cpu()
         rows = [cells(image, saliency) for image, saliency in zip(pixels.cpu(), maps, strict=True)]
         return rows, [f"two digits, asked for {c}" for c in classes.tolist()]
-
-
-__all__ = ["DIGITS", "Demo"]
