@@ -6,7 +6,7 @@ A field made with `option` becomes a command-line flag of the same name (undersc
 
 from dataclasses import MISSING, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 ROOT = Path(__file__).resolve().parent
 CHECKPOINTS = ROOT / "checkpoints"
@@ -269,6 +269,10 @@ class PretrainOptions(RunOptions, PlaceOptions, ImageOptions, PairOptions):
 @dataclass(frozen=True, kw_only=True)
 class FinetuneOptions(RunOptions, ShardOptions, PlaceOptions, ChosenImageOptions, PairOptions):
     """`run_seg_cls_opt.py`: LTX masks (or pLTX masks with --RUN-BASE-MODEL True)."""
+
+    ignored_flags: ClassVar[tuple[str, ...]] = (
+        "--train-n-label-sample", "--val-n-label-sample", "--n-epochs", "--enable-checkpointing",
+    )  # fmt: skip
 
     RUN_BASE_MODEL: bool = option(
         False, "pLTX masks only, no finetuning", flag="--RUN-BASE-MODEL", group="finetuning"

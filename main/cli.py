@@ -34,10 +34,11 @@ def parse(options_class: type, argv: list[str] | None = None, description: str |
         title = field.metadata["group"] or "options"
         groups.setdefault(title, parser.add_argument_group(title) if title not in groups else None)
         _add_flag(groups[title], field, hints[field.name])
-    for flag in config.IGNORED_FLAGS:
+    ignored = config.IGNORED_FLAGS + getattr(options_class, "ignored_flags", ())
+    for flag in ignored:
         parser.add_argument(flag, nargs="?", dest=f"ignored{flag}", help=argparse.SUPPRESS)
     given = vars(parser.parse_args(argv))
-    for flag in config.IGNORED_FLAGS:
+    for flag in ignored:
         name = f"ignored{flag}"
         if given.pop(name) is not None:
             logging.getLogger(__name__).warning("%s has no effect here and is ignored", flag)

@@ -17,7 +17,7 @@ from models.registry import pair_folder
 log = logging.getLogger(__name__)
 
 # The released finetuning goes on with pretraining's schedule as if it were this long, at this peak.
-_RELEASED_PEAK, _RELEASED_STEPS = 2e-3, 250_000
+RELEASED_PEAK, _RELEASED_STEPS = 2e-3, 250_000
 
 
 def run_ltx(options: FinetuneOptions, explainee: Explainee, images: ImageSet, folder: Path, device) -> dict:
@@ -92,7 +92,7 @@ def finetune_settings(options: FinetuneOptions, explainer: Explainer, checkpoint
         raise UserError("--n_epochs_to_optimize_stage_b, --batch-size and --unit-size must be at least 1")
     schedule, moments, lr = None, None, 0.0
     if options.finetune_lr == "released" and not options.RUN_BASE_MODEL:
-        schedule, moments = _released(checkpoint, explainer)
+        schedule, moments = _released(checkpoint, explainer, options.lr or RELEASED_PEAK)
     elif not options.RUN_BASE_MODEL:
         try:
             lr = float(options.finetune_lr)
@@ -109,7 +109,7 @@ def finetune_settings(options: FinetuneOptions, explainer: Explainer, checkpoint
     )
 
 
-def _released(checkpoint: Path, explainer: Explainer):
+def _released(checkpoint: Path, explainer: Explainer, peak: float):
     """Rate by update and AdamW state, as the released code goes on from a checkpoint."""
     path = checkpoint.with_suffix(".pt")
     if not path.is_file():
@@ -133,7 +133,7 @@ def _released(checkpoint: Path, explainer: Explainer):
     stored, step = optimizer["param_groups"][0]["lr"], state["global_step"]
 
     def schedule(update: int) -> float:
-        return stored if update == 0 else _RELEASED_PEAK * (step + update) / _RELEASED_STEPS
+        return stored if update == 0 else peak * (step + update) / _RELEASED_STEPS
 
     print(f"finetuning rate: first update {schedule(0):.3g} (stored), then from {schedule(1):.3g}")
     return schedule, moments
