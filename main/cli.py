@@ -16,6 +16,13 @@ import config
 from config import UserError
 
 
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Keeps the script's own line breaks, and does not call None a default."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
 def parse(options_class: type, argv: list[str] | None = None, description: str | None = None):
     """Command line to an instance of a `config` dataclass.
 
@@ -25,7 +32,7 @@ def parse(options_class: type, argv: list[str] | None = None, description: str |
     """
     parser = argparse.ArgumentParser(
         description=description or options_class.__doc__,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=_HelpFormatter,
         allow_abbrev=False,
     )
     groups = {}
