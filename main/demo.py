@@ -4,7 +4,7 @@
     python main/demo.py --explainee-model-name efficientnet_lite0 --images-path DIR
 
 Without arguments: digits on photographs, a few CPU minutes. What is there already is not made again: delete
-`data/results/demo` to start afresh.
+`data/results/demo-<explainee>` to start afresh.
 """
 
 import sys
