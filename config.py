@@ -19,6 +19,12 @@ class UserError(Exception):
     """A mistake that the user can mend: reported as one line, exit code 2."""
 
 
+def portable_path(path: Path) -> str:
+    """A path as run.json stores it: relative to the repository where it lies below it."""
+    path = Path(path)
+    return str(path.relative_to(ROOT)) if path.is_absolute() and path.is_relative_to(ROOT) else str(path)
+
+
 @dataclass(frozen=True)
 class Alias:
     """A name that stands for a timm model.

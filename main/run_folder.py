@@ -85,7 +85,7 @@ def open_run(folder: Path, options, identity: dict[str, Any], record: dict[str, 
             )
         return existing
     run = {"hash": digest, "identity": identity, **_plain(record or {})}
-    run |= {"options": resolved_options(options), "command": [sys.executable, *sys.argv]}
+    run |= {"options": resolved_options(options), "command": [config.portable_path(Path(part)) if part.endswith(".py") else part for part in sys.argv]}
     run |= {"versions": versions(), "created": datetime.now(UTC).isoformat(timespec="seconds")}
     write_json(path, run)
     return run
@@ -127,4 +127,4 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
+    return config.portable_path(value) if isinstance(value, Path) else value
