@@ -55,13 +55,15 @@ class Explainer(nn.Module):
         self.register_buffer("std", torch.tensor(spec.std).view(1, -1, 1, 1), persistent=False)
         backbone.reset_classifier(0)
         self.backbone = backbone.requires_grad_(True).eval()
+        self.to(device := next(backbone.parameters()).device)
+        blank = torch.zeros(1, 3, *spec.size, device=device)
         with torch.no_grad():
-            features = self._features(torch.zeros(1, 3, *spec.size))
+            features = self._features(blank)
         self.has_tokens = features.dim() == 3 or self._channels_last(features)
-        self.head = self._make_head(features)
+        self.head = self._make_head(features).to(device)
         self._freeze(n_first_layers_to_freeze, features.dim() == 3)
         with torch.no_grad():
-            self.grid = tuple(self(torch.zeros(1, 3, *spec.size)).shape[-2:])
+            self.grid = tuple(self(blank).shape[-2:])
         self.eval()
 
     @classmethod
