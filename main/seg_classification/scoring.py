@@ -19,16 +19,16 @@ STOP_POS, STOP_NEG = 6.0, 89.0
 class StepScorer:
     """Scores the maps of successive steps of images and knows the best of each; better is strict.
 
-    Savings that change nothing: the reading at step 0 is taken once; the perturbed images of all images go
-    through the explainee as one batch; an image's scoring ends as soon as its partial AUC cannot beat its best
-    (POS from the first pixels on, NEG from the last ones back); pixel sets seen before are not scored again;
-    after POS under 6 or NEG over 89 nothing more is scored (released).
+    After POS under 6 or NEG over 89 nothing more of an image is scored (released). Savings that change nothing:
+    the reading at step 0 is taken once; the perturbed images of all images go through the explainee as one
+    batch; an image's scoring ends as soon as its partial AUC cannot beat its best (POS from the first pixels
+    on, NEG from the last ones back); pixel sets seen before are not scored again.
 
     Args:
         explainee: images to logits.
         unmasked_correct: (N,) 1.0 where the scored class is on top of the unmasked image.
         by_pos: lowest POS wins, else highest NEG.
-        shortcuts: False scores every step of every image in full.
+        shortcuts: False scores every step in full, up to an image's stop.
         batch_size: images that go through the explainee at once.
     """
 
@@ -61,9 +61,9 @@ class StepScorer:
             scored to the end because it could not win.
         """
         steps = removal_steps(saliency, self.by_pos)
-        alive = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
+        alive = ~self.stopped[rows]
         if self.shortcuts:
-            alive = ~self.stopped[rows] & self._unseen(rows, steps)
+            alive &= self._unseen(rows, steps)
         points = self.unmasked[rows].clone()
         order = list(range(1, N_STEPS)) if self.by_pos else list(range(N_STEPS - 1, 0, -1))
         best = self.best[rows]
