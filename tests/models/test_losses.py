@@ -1,0 +1,169 @@
+"""The objective against formulas written here in NumPy, in float64."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from models.losses import MASK_LOSSES, Objective, mask_loss
+from models.masking import FILLS, apply_mask, upsample
+
+N, CLASSES, SIDE, GRID = 3, 4, 12, (3, 4)
+
+
+def softplus(t):
+    return np.log1p(np.exp(t))
+
+
+def entropy_of_softmax(t):
+    p = np.exp(t) / np.exp(t).sum()
+    return -sum(q * math.log(q) for q in p) / math.log(len(p))
+
+
+FORMULAS = {
+    "bce": lambda t: np.mean(softplus(t)),
+    "bce_probability": lambda t: np.mean(-np.log(1 - t)),
+    "l1": np.mean,
+    "entropy_softmax": entropy_of_softmax,
+}
+
+
+def masks(seed=0):
+    return torch.rand(N, 1, *GRID, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.fixture
+def case(linear_explainee):
+    """A linear explainee, images, masks and classes, all float64."""
+    generator = torch.Generator().manual_seed(1)
+    weight = torch.randn(CLASSES, 3, SIDE, SIDE, generator=generator, dtype=torch.float64) / 5
+    images = torch.rand(N, 3, SIDE, SIDE, generator=generator, dtype=torch.float64)
+    return linear_explainee(weight), images, masks(), torch.tensor([2, 0, 3])
+
+
+def logits_by_hand(explainee, images, maps):
+    return (images * maps).flatten(1).numpy() @ explainee.weight.numpy().T
+
+
+def cross_entropy_by_hand(logits, classes):
+    return np.array(
+        [math.log(np.exp(row).sum()) - row[c] for row, c in zip(logits, classes.tolist(), strict=True)]
+    )
+
+
+@pytest.mark.parametrize("kind", MASK_LOSSES)
+def test_mask_loss_formula(kind):
+    expected = [FORMULAS[kind](t) for t in masks().flatten(1).numpy()]
+    np.testing.assert_allclose(mask_loss(masks(), kind).numpy(), expected, rtol=1e-12)
+
+
+def test_every_mask_loss_is_tested_and_offered():
+    from config import PairOptions
+
+    choices = PairOptions.__dataclass_fields__["mask_loss"].metadata["choices"]
+    assert set(FORMULAS) == set(MASK_LOSSES) == set(choices)
+
+
+def test_released_bce_is_bce_with_logits_of_the_sigmoided_mask():
+    t = masks()
+    library = torch.nn.BCEWithLogitsLoss()(t, torch.zeros_like(t))
+    assert mask_loss(t, "bce").mean().item() == pytest.approx(library.item(), rel=1e-12)
+    ends = mask_loss(torch.stack([torch.zeros(1, 2, 2), torch.ones(1, 2, 2)]), "bce")
+    assert ends.tolist() == pytest.approx([math.log(2), math.log(1 + math.e)], rel=1e-6)  # 0.693 and 1.313
+
+
+def test_true_bce_is_bce_of_the_probability():
+    t = masks()
+    library = torch.nn.BCELoss()(t, torch.zeros_like(t))
+    assert mask_loss(t, "bce_probability").mean().item() == pytest.approx(library.item(), rel=1e-12)
+    assert torch.isfinite(mask_loss(torch.ones(1, 1, 2, 2), "bce_probability")).all()
+
+
+def test_entropy_is_one_for_a_constant_mask_and_less_otherwise():
+    assert mask_loss(torch.full((1, 1, 3, 4), 0.3), "entropy_softmax").item() == pytest.approx(1, abs=1e-6)
+    assert mask_loss(masks(), "entropy_softmax").max() < 1
+
+
+@pytest.mark.parametrize("kind", MASK_LOSSES)
+def test_mask_loss_is_per_image(kind):
+    t = masks()
+    one_by_one = torch.cat([mask_loss(t[i : i + 1], kind) for i in range(N)])
+    torch.testing.assert_close(mask_loss(t, kind), one_by_one, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("kind", MASK_LOSSES)
+@pytest.mark.parametrize("logits_only", [False, True])
+@pytest.mark.parametrize("inverse", [False, True])
+def test_objective_formula(case, kind, logits_only, inverse):
+    explainee, images, t, classes = case
+    maps = upsample(t, (SIDE, SIDE))
+
+    def prediction(maps):
+        logits = logits_by_hand(explainee, images, maps)
+        if logits_only:
+            return -logits[range(N), classes]
+        return cross_entropy_by_hand(logits, classes)
+
+    expected = prediction(maps)
+    if inverse:
+        expected = (expected - prediction(1 - maps)) / 2
+    mask = np.array([FORMULAS[kind](row) for row in t.flatten(1).numpy()])
+    found = Objective(kind, 7.0, 0.3, logits_only, inverse)(explainee, images, t, classes)
+    np.testing.assert_allclose(found["prediction_loss"].numpy(), expected, rtol=1e-10)
+    np.testing.assert_allclose(found["mask_loss"].numpy(), mask, rtol=1e-12)
+    np.testing.assert_allclose(found["loss"].numpy(), 0.3 * expected + 7 * mask, rtol=1e-10)
+
+
+@pytest.mark.parametrize("fill", FILLS)
+def test_inverse_term_fills_what_each_mask_removes(case, fill):
+    explainee, images, t, classes = case
+    maps = upsample(t, (SIDE, SIDE))
+    parts = [
+        cross_entropy_by_hand(explainee(apply_mask(images, m, fill)).numpy(), classes)
+        for m in (maps, 1 - maps)
+    ]
+    found = Objective(is_ce_neg=True, fill=fill)(explainee, images, t, classes)
+    np.testing.assert_allclose(
+        found["prediction_loss"].numpy(), (parts[0] - parts[1]) / 2, rtol=1e-9, atol=1e-12
+    )
+
+
+def test_objective_of_an_image_does_not_depend_on_its_batch(case):
+    explainee, images, t, classes = case
+    objective = Objective(is_ce_neg=True)
+    together = objective(explainee, images, t, classes)["loss"]
+    alone = [objective(explainee, images[i : i + 1], t[i : i + 1], classes[i : i + 1]) for i in range(N)]
+    torch.testing.assert_close(together, torch.cat([part["loss"] for part in alone]), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("kind", MASK_LOSSES)
+def test_gradient_of_the_mask_is_that_of_finite_differences(case, kind):
+    explainee, images, t, classes = case
+    objective = Objective(kind, 2.0, 1.0, is_ce_neg=True, fill="mean")
+    t = t.clamp(0.05, 0.95).requires_grad_(True)
+    assert torch.autograd.gradcheck(lambda m: objective(explainee, images, m, classes)["loss"], (t,))
+
+
+@pytest.mark.parametrize("explainer_kind", ["vit", "cnn"])
+@pytest.mark.parametrize("explainee_kind", ["vit", "cnn"])
+def test_gradient_reaches_the_explainer_and_not_the_explainee(
+    make_explainee, make_explainer, explainer_kind, explainee_kind
+):
+    explainee, explainer = make_explainee(explainee_kind), make_explainer(explainer_kind)
+    before = {name: value.clone() for name, value in explainee.state_dict().items()}
+    images = torch.rand(2, 3, 32, 32)
+    losses = Objective(is_ce_neg=True)(explainee, images, explainer(images), torch.tensor([0, 1]))
+    losses["loss"].mean().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in explainer.trainable().values())
+    frozen = set(dict(explainer.named_parameters())) - set(explainer.trainable())
+    assert all(dict(explainer.named_parameters())[name].grad is None for name in frozen)
+    assert all(p.grad is None and not p.requires_grad for p in explainee.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in explainee.state_dict().items())
+
+
+def test_prediction_loss_alone_gives_a_gradient_through_the_explainee(make_explainee, make_explainer):
+    images, explainer = torch.rand(1, 3, 32, 32), make_explainer()
+    loss = Objective(mask_loss_mul=0.0)(make_explainee(), images, explainer(images), torch.tensor([1]))
+    loss["loss"].sum().backward()
+    assert sum(p.grad.abs().sum() for p in explainer.trainable().values()) > 0
