@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from timm.layers import set_fused_attn
 from timm.models.resnet import BasicBlock, ResNet
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -36,9 +37,10 @@ MEAN, STD = (0.4, 0.5, 0.6), (0.3, 0.25, 0.2)
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _one_thread():
-    """Tiny models are slower on several threads."""
+def _fast_on_cpu():
+    """Tiny models are slower on several threads, and with fused attention (see `models.registry`)."""
     torch.set_num_threads(1)
+    set_fused_attn(False)
 
 
 @pytest.fixture(autouse=True)
