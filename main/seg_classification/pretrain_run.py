@@ -1,6 +1,8 @@
 """A run of pLTX pretraining: its images, its folder and its pictures around a `Trainer`."""
 
 import hashlib
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -100,12 +102,14 @@ def make_plan(options: PretrainOptions, n_train: int) -> Plan:
     published = is_published_pair(options)
     if min(options.n_epochs, options.batch_size, options.save_every) < 1:
         raise UserError("--n-epochs, --batch-size and --save-every must be at least 1")
+    # Whole batches: the released sizing rounds down, and would leave an epoch's last batch a rate of 0.
+    own_size = math.ceil(n_train / options.batch_size) * options.batch_size
     return Plan(
         n_epochs=options.n_epochs,
         batch_size=options.batch_size,
         lr=options.lr if options.lr is not None else (2e-3 if published else 2e-4),
         weight_decay=options.weight_decay,
-        schedule_images=options.schedule_images or (RELEASED_SCHEDULE_IMAGES if published else n_train),
+        schedule_images=options.schedule_images or (RELEASED_SCHEDULE_IMAGES if published else own_size),
         by_target=options.train_model_by_target_gt_class,
         score_class=options.score_class,
         seed=options.seed,
@@ -133,14 +137,18 @@ def choose(options: PretrainOptions, explainee: Explainee) -> tuple[ImageSet, li
     else:
         train_set = None
     if train_set is None and not (options.train_manifest or options.val_manifest):
-        return val_set, *_draw(options, val_set)
+        train, val = _draw(options, val_set)
+        return val_set, train, val_set, val
     train_set = train_set or rebuild(val_set.describe(), explainee.input_size)
-    train = from_manifest(options.train_manifest, train_set) if options.train_manifest else _draw_one(
-        train_set, options.train_images, options.train_n_label_sample, options.seed, "train"
-    )  # fmt: skip
-    val = from_manifest(options.val_manifest, val_set) if options.val_manifest else _draw_one(
-        val_set, options.val_images, options.val_n_label_sample, options.seed, "val"
-    )  # fmt: skip
+    train = from_manifest(options.train_manifest, train_set) if options.train_manifest else None
+    val = from_manifest(options.val_manifest, val_set) if options.val_manifest else None
+    same = train_set.describe() == val_set.describe()
+    if train is None:
+        sizes = options.train_images, options.train_n_label_sample
+        train = _draw_one(train_set, *sizes, options.seed, "train", val if same and val else ())
+    if val is None:
+        sizes = options.val_images, options.val_n_label_sample
+        val = _draw_one(val_set, *sizes, options.seed, "val", train if same else ())
     return train_set, train, val_set, val
 
 
@@ -153,15 +161,21 @@ def _draw(options: PretrainOptions, images: ImageSet) -> tuple[list[int], list[i
     return draw_per_class(images.labels, *per_class, options.seed)
 
 
-def _draw_one(images: ImageSet, total: int | None, per_class: int | None, seed: int, which: str) -> list[int]:
-    """Positions drawn from one set: so many in all, so many per class, or all of them."""
+def _draw_one(
+    images: ImageSet, total: int | None, per_class: int | None, seed: int, which: str, without: Sequence[int]
+) -> list[int]:
+    """Positions drawn from one set but for `without`: so many in all, so many per class, or all of them."""
+    taken = set(without)
+    left = [index for index in range(len(images)) if index not in taken]
     if total is not None:
-        if total > len(images):
-            raise UserError(f"--{which}-images {total}: there are only {len(images)}")
-        return draw_total(len(images), total, 0, seed)[0]
+        if total > len(left):
+            raise UserError(f"--{which}-images {total}: there are only {len(left)}")
+        return [left[i] for i in draw_total(len(left), total, 0, seed)[0]]
     if per_class is not None:
-        return draw_per_class(images.labels, per_class, 0, seed)[0]
-    return list(range(len(images)))
+        return [left[i] for i in draw_per_class([images.labels[i] for i in left], per_class, 0, seed)[0]]
+    if not left:
+        raise UserError(f"no images are left for {which}; pass another --{which}-manifest")
+    return left
 
 
 def _write_pictures(trainer: Trainer, first: dict[str, torch.Tensor]) -> None:
