@@ -63,8 +63,13 @@ def open_image_set(
     return images
 
 
-def new_explainer(options: PairOptions, explainee: Explainee) -> Explainer:
+def new_explainer(options: PairOptions, explainee: Explainee, pretrained: bool = True) -> Explainer:
     """An explainer with pretrained backbone and a fresh head, drawn with the options' seed.
+
+    Args:
+        options: the pair.
+        explainee: what it is to explain.
+        pretrained: see `Explainer.for_explainee`.
 
     Raises:
         UserError: unknown name or no weights.
@@ -75,6 +80,7 @@ def new_explainer(options: PairOptions, explainee: Explainee) -> Explainer:
         explainee,
         options.activation_function,
         options.explainer_model_n_first_layers_to_freeze,
+        pretrained,
     )
 
 
@@ -90,7 +96,7 @@ def pretrained_explainer(options: PairOptions, explainee: Explainee) -> tuple[Ex
         options.train_model_by_target_gt_class,
         options.explainer_checkpoint,
     )
-    explainer = new_explainer(options, explainee)
+    explainer = new_explainer(options, explainee, pretrained=False)
     metadata = load_explainer(path, explainer)
     log.info("pLTX explainer: %s", path)
     return explainer, path, metadata

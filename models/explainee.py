@@ -1,5 +1,6 @@
 """The explainee: the frozen classifier that is explained."""
 
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -20,7 +21,7 @@ class Explainee(nn.Module):
     def __init__(self, model: nn.Module, spec: InputSpec, name: str):
         super().__init__()
         self.model = model.requires_grad_(False)
-        self.name = name
+        self.name, self.spec = name, spec
         self.input_size = spec.size
         self.register_buffer("mean", torch.tensor(spec.mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(spec.std).view(1, -1, 1, 1), persistent=False)
@@ -36,10 +37,11 @@ class Explainee(nn.Module):
         model = load_pretrained(name, checkpoint)
         return cls(model, input_spec(model), name)
 
-    @property
+    @cached_property
     def num_classes(self) -> int:
         """Number of logits."""
-        return self.model.num_classes
+        with torch.no_grad():
+            return self(torch.zeros(1, 3, *self.input_size, device=self.mean.device)).shape[1]
 
     def train(self, mode: bool = True) -> "Explainee":
         """Stays in eval mode whatever is asked."""

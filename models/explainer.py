@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from config import UserError
 from models.checkpoints import load_safetensors, save_safetensors
 from models.explainee import Explainee
-from models.registry import InputSpec, input_spec, load_pretrained, pair_folder
+from models.registry import InputSpec, create_model, input_spec, load_pretrained, pair_folder
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +21,9 @@ BEST_FILE = "best.safetensors"
 # Position, class, distillation and register tokens and the patch embedding are frozen, always (released).
 _EMBEDDINGS = ("patch_embed", "pos_embed", "cls_token", "dist_token", "reg_token", "norm_pre")
 # Parts of a classifier that the features do not pass through.
-_HEADS = ("head", "head_dist", "head_drop", "classifier", "fc", "fc_norm", "attn_pool", "global_pool")
+_HEADS = (
+    "head", "head_dist", "head_drop", "classifier", "fc", "fc_norm", "attn_pool", "global_pool", "pre_logits"
+)  # fmt: skip
 
 
 class Explainer(nn.Module):
@@ -68,15 +70,27 @@ class Explainer(nn.Module):
 
     @classmethod
     def for_explainee(
-        cls, name: str, explainee: Explainee, activation: str = "sigmoid", n_first_layers_to_freeze: int = 0
-    ) -> "Explainer":
-        """An explainer with pretrained weights: the explainee's own where the architecture is the same.
+        cls, name: str, explainee: Explainee, activation: str = "sigmoid",
+        n_first_layers_to_freeze: int = 0, pretrained: bool = True,
+    ) -> "Explainer":  # fmt: skip
+        """An explainer that starts from the explainee's own backbone where the name is the same.
+
+        Args:
+            name: alias or timm name.
+            explainee: what it is to explain.
+            activation: from head output to mask.
+            n_first_layers_to_freeze: freezes so many first transformer blocks too.
+            pretrained: load another architecture's pretrained weights; False where all weights follow anyway.
 
         Raises:
             UserError: unknown name or no weights.
         """
-        backbone = copy.deepcopy(explainee.model) if name == explainee.name else load_pretrained(name)
-        return cls(backbone, input_spec(backbone), name, activation, n_first_layers_to_freeze)
+        if name == explainee.name:
+            backbone, spec = copy.deepcopy(explainee.model), explainee.spec
+        else:
+            backbone = load_pretrained(name) if pretrained else create_model(name)
+            spec = input_spec(backbone)
+        return cls(backbone, spec, name, activation, n_first_layers_to_freeze)
 
     def train(self, mode: bool = True) -> "Explainer":
         """Stays in eval mode whatever is asked."""

@@ -24,7 +24,9 @@ def bilinear_by_hand(mask, height, width):
     return out
 
 
-@pytest.mark.parametrize("grid, size", [((2, 2), (8, 8)), ((3, 4), (12, 10)), ((7, 7), (24, 20)), ((1, 3), (5, 9))])
+@pytest.mark.parametrize(
+    "grid, size", [((2, 2), (8, 8)), ((3, 4), (12, 10)), ((7, 7), (24, 20)), ((1, 3), (5, 9))]
+)
 def test_upsample_is_bilinear_without_aligned_corners(grid, size):
     masks = torch.rand(2, 1, *grid, dtype=torch.float64)
     maps = upsample(masks, size)

@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from main.perturbation_eval.curves import auc, read_class, removal_counts, removal_curve, removal_steps, remove
+from main.perturbation_eval.curves import (
+    auc,
+    read_class,
+    removal_counts,
+    removal_curve,
+    removal_steps,
+    remove,
+)
 
 SIDE = 10
 
@@ -61,7 +68,9 @@ def test_other_fills_stand_where_pixels_are_removed(fill):
     assert gone[:, 0].sum((1, 2)).tolist() == [57, 129]
 
 
-@pytest.mark.parametrize("threshold, last_correct", [(5.5, 9), (34.5, 6), (55.0, 4), (95.5, 0), (100.5, None)])
+@pytest.mark.parametrize(
+    "threshold, last_correct", [(5.5, 9), (34.5, 6), (55.0, 4), (95.5, 0), (100.5, None)]
+)
 def test_uniform_linear_explainee(linear_explainee, threshold, last_correct):
     """White image, weight 1 everywhere: 100 - 10k after step k, against a second class at the threshold."""
     weight = torch.stack([torch.ones(SIDE, SIDE), torch.zeros(SIDE, SIDE)])
@@ -85,7 +94,9 @@ def test_ramp_explained_by_its_own_weights(linear_explainee):
     left_pos = [sum(range(100 - 10 * k)) for k in range(10)]  # 4950, 4005, 3160, 2415, 1770, ...
     left_neg = [sum(range(10 * k, 100)) for k in range(10)]  # 4950, 4905, ..., 945
     for most_salient_first, left in ((True, left_pos), (False, left_neg)):
-        probability, correct = both_curves(explainee, image, ramp[None], torch.tensor([0]), most_salient_first)
+        probability, correct = both_curves(
+            explainee, image, ramp[None], torch.tensor([0]), most_salient_first
+        )
         assert correct[0].tolist() == [float(value > 2000) for value in left]
         expected = 1 / (1 + np.exp(np.clip(2000 - np.array(left, float), -700, 700)))
         np.testing.assert_allclose(probability[0].numpy(), expected, atol=1e-7)
@@ -98,9 +109,7 @@ def object_case(linear_explainee):
     """A 4x5 object in a 10x10 white image; its class needs more than half of the object."""
     oracle = torch.zeros(SIDE, SIDE)
     oracle[2:6, 3:8] = 1
-    explainee = linear_explainee(
-        torch.stack([oracle, torch.zeros_like(oracle)]), torch.tensor([0.0, 10.5])
-    )
+    explainee = linear_explainee(torch.stack([oracle, torch.zeros_like(oracle)]), torch.tensor([0.0, 10.5]))
     return explainee, torch.ones(1, 3, SIDE, SIDE), oracle[None]
 
 
@@ -121,7 +130,9 @@ def test_ties_go_by_pixel_index(object_case):
     explainee, image, _ = object_case
     for value in (0.0, 0.4, 1.0):
         constant = torch.full((1, SIDE, SIDE), value)
-        curves = [both_curves(explainee, image, constant, torch.tensor([0]), first) for first in (True, False)]
+        curves = [
+            both_curves(explainee, image, constant, torch.tensor([0]), first) for first in (True, False)
+        ]
         assert torch.equal(curves[0][1], curves[1][1]) and torch.equal(curves[0][0], curves[1][0])
         # rows gone: 0 1 2 3 4 5 ... -> object pixels left: 20 20 20 15 10 5 0 ...
         assert curves[0][1][0].tolist() == [1, 1, 1, 1, 0, 0, 0, 0, 0, 0]

@@ -73,7 +73,9 @@ def test_other_methods_are_ordered_by_their_map_and_shown_scaled(two_halves):
     """`saliency` decides the order, `shown` the mask of ADP and PIC."""
     explainee, images, classes = two_halves
     saliency = torch.tensor([[7.0, -3.0], [7.0, -3.0]]).expand(3, 2, 2)
-    view = view_of(explainee, images, classes, saliency, torch.tensor([[1.0, 0.0], [1.0, 0.0]]).expand(3, 2, 2))
+    view = view_of(
+        explainee, images, classes, saliency, torch.tensor([[1.0, 0.0], [1.0, 0.0]]).expand(3, 2, 2)
+    )
     assert BY_NAME["PIC"].per_image(view).tolist() == [100, 100, 100]
 
 

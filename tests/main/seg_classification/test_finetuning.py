@@ -68,7 +68,12 @@ def case(make_explainee, make_explainer):
         explainee = make_explainee(explainee_kind, size=size)
         images = torch.rand(n, 3, *size)
         images *= torch.rand(n, 3, 4, 4).repeat_interleave(size[0] // 4, 2).repeat_interleave(size[1] // 4, 3)
-        return make_explainer(explainer_kind, size=size), explainee, images, explainee(images).argmax(1).detach()
+        return (
+            make_explainer(explainer_kind, size=size),
+            explainee,
+            images,
+            explainee(images).argmax(1).detach(),
+        )
 
     return make
 
@@ -187,9 +192,7 @@ def test_the_next_image_starts_from_the_same_weights(case):
     """The same image thrice through one slot gives the same masks thrice."""
     explainer, explainee, images, classes = case()
     repeated, same = images[[2, 0, 2, 2]], classes[[2, 0, 2, 2]]
-    masks, figures = finetune(
-        explainer, explainee, repeated, same, same, Objective(), settings(slots=1)
-    )
+    masks, figures = finetune(explainer, explainee, repeated, same, same, Objective(), settings(slots=1))
     for name in VARIANTS:
         assert torch.equal(masks[name][0], masks[name][2]) and torch.equal(masks[name][0], masks[name][3])
     assert torch.equal(figures["loss"][0], figures["loss"][2])

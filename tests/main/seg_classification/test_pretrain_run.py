@@ -32,7 +32,9 @@ def options(**changes):
 
 
 def test_published_pairs_keep_the_released_schedule():
-    plan = make_plan(PretrainOptions(explainee_model_name="vit_base_224", explainer_model_name="vit_base_224"), 1000)
+    plan = make_plan(
+        PretrainOptions(explainee_model_name="vit_base_224", explainer_model_name="vit_base_224"), 1000
+    )
     assert (plan.lr, plan.schedule_images, plan.n_epochs, plan.batch_size) == (2e-3, 50_000, 30, 32)
     assert plan.weight_decay == 0.01 and plan.seed == 42
     assert plan.highest_rate(1000) == pytest.approx(2e-4, rel=0.05)
@@ -86,7 +88,9 @@ def test_draws_follow_the_seed(explainee, class_folders):
 
 
 def test_too_few_images_of_a_class_is_one_clear_line(explainee, class_folders):
-    with pytest.raises(UserError, match=r"class \d+ has 4 images.*--train-n-label-sample 4.*--train-images") as error:
+    with pytest.raises(
+        UserError, match=r"class \d+ has 4 images.*--train-n-label-sample 4.*--train-images"
+    ) as error:
         choose(options(images_path=str(class_folders), train_n_label_sample=4), explainee)
     assert "\n" not in str(error.value)
 
@@ -161,7 +165,10 @@ def test_digits_train_and_validate_on_different_digits(digits_weights):
 
 def test_run_folder_follows_pair_and_class(places, tmp_path):
     checkpoints = places / "checkpoints"
-    assert run_folder(PretrainOptions(train_model_by_target_gt_class=True)) == checkpoints / "vit_base" / "target"
+    assert (
+        run_folder(PretrainOptions(train_model_by_target_gt_class=True))
+        == checkpoints / "vit_base" / "target"
+    )
     assert run_folder(options()) == checkpoints / "resnet10t" / "predicted"
     unequal = PretrainOptions(explainee_model_name="resnet", explainer_model_name="vit_base_224")
     assert run_folder(unequal) == checkpoints / "vit_base_224__resnet" / "predicted"

@@ -114,7 +114,9 @@ def test_training_equals_a_plain_loop(make_trainer, kind, by_target):
             mask = own(batch)
             saliency = torch.nn.functional.interpolate(mask, (32, 32), mode="bilinear")
             loss = torch.nn.functional.cross_entropy(explainee(batch * saliency), classes)
-            loss = loss + 5 * torch.nn.functional.binary_cross_entropy_with_logits(mask, torch.zeros_like(mask))
+            loss = loss + 5 * torch.nn.functional.binary_cross_entropy_with_logits(
+                mask, torch.zeros_like(mask)
+            )
             total, warm_up = 4, 1  # 10 // 4 steps in each of 2 epochs
             rate = step / warm_up if step < warm_up else max(0, (total - step) / (total - warm_up))
             optimizer.param_groups[0]["lr"] = 1e-3 * rate

@@ -160,7 +160,9 @@ def test_scoring_ends_over_the_neg_limit(linear_explainee, shortcuts):
     explainee = linear_explainee(weight, torch.tensor([0.0, 0.5]))
     first = torch.linspace(1, 0, 20).view(1, 4, 5)
     maps, target = [1 - first, first, first], torch.tensor([0])
-    best, aucs, scorer = selection(explainee, torch.ones(1, 3, 4, 5), maps, target, False, shortcuts=shortcuts)
+    best, aucs, scorer = selection(
+        explainee, torch.ones(1, 3, 4, 5), maps, target, False, shortcuts=shortcuts
+    )
     assert best == [(1, 90.0)] and scorer.stopped.tolist() == [True] and torch.isnan(aucs[2, 0])
 
 
