@@ -110,8 +110,8 @@ def read_unit(path: Path) -> MaskUnit:
                 file["index"][()], file["target"][()], maps["token_mask"], maps["saliency"], arrays
             )
             unit.attributes = dict(file.attrs)
-    except (OSError, KeyError, AttributeError, TypeError) as error:
-        raise UserError(f"cannot read mask file {path}: {error}") from error
+    except Exception as error:  # a damaged file may raise anything
+        raise UserError(f"cannot read mask file {path}: {error}; delete it and make it again") from error
     if not unit.variants or any(len(m) != len(unit.index) for g in maps.values() for m in g.values()):
         raise UserError(
             f"{path} is no mask file: it needs token_mask/<variant> or saliency/<variant> for each index"

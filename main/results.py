@@ -44,7 +44,7 @@ def read_part(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as part:
             return dict(part)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # a damaged file may raise anything
         raise UserError(f"cannot read {path}: {error}; delete it and evaluate again") from error
 
 

@@ -69,10 +69,9 @@ def load_state(path: str | Path):
         raise UserError(
             f"refused {path}: it holds more than tensors and plain containers, or is damaged ({reason[:120]})"
         ) from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise UserError(
-            f"cannot read {path}: {str(error).splitlines()[0][:160]}; is the file whole?"
-        ) from error
+    except Exception as error:  # a damaged file may raise anything
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(f"cannot read {path}: {reason[:160]}; is the file whole?") from error
 
 
 def save_state(path: str | Path, state: dict) -> None:

@@ -7,6 +7,7 @@ import os
 import socket
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import timm
 import torch
@@ -169,9 +170,10 @@ class _offline_unless_reachable:
 
         self.constants, self.before = constants, constants.HF_HUB_OFFLINE
         if not self.before:
-            host = constants.ENDPOINT.split("//")[-1].split("/")[0]
+            hub = urlsplit(constants.ENDPOINT)
             try:
-                socket.create_connection((host.split(":")[0], 443), timeout=5).close()
+                port = hub.port or (80 if hub.scheme == "http" else 443)
+                socket.create_connection((hub.hostname, port), timeout=5).close()
             except OSError:
                 self.constants.HF_HUB_OFFLINE = True
         return self
