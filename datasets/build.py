@@ -70,11 +70,16 @@ def batches(
     """
     workers = min(num_workers, -(-len(chosen) // batch_size))
     loader = DataLoader(Subset(images, chosen), batch_size, num_workers=workers, pin_memory=pin)
+    failure = None
     try:
         yield from loader
     except UserError as error:
         # What a worker process raises arrives with its traceback around it; the last line is the message.
-        raise UserError(str(error).strip().splitlines()[-1].rsplit("UserError: ", 1)[-1]) from None
+        failure = str(error).strip().splitlines()[-1].rsplit("UserError: ", 1)[-1]
+        # Its frames hold the loader, which would then end its workers late and after a long wait.
+        error.__traceback__ = None
+    if failure is not None:
+        raise UserError(failure)
 
 
 def stack(images: ImageSet, chosen: Sequence[int]) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,7 @@ def open_folder(
     if not root.is_dir():
         raise UserError(f"no such folder of images: {root}; pass one with --images-path")
     source = {"root": str(root.resolve()), "labels": None, "split": split}
-    if labels_path is None and not any(path.is_dir() for path in root.iterdir()):
+    if labels_path is None and not _folders(root):
         labels_path = next(
             (path for path in (root / "labels.csv", root.parent / "labels.csv") if path.is_file()), None
         )
@@ -118,11 +119,19 @@ def class_names() -> list[str]:
 
 
 def _pictures(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in EXTENSIONS and path.is_file())
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in EXTENSIONS and not path.name.startswith(".") and path.is_file()
+    )
+
+
+def _folders(root: Path) -> list[Path]:
+    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
 def _without_label_file(root: Path) -> tuple[list[str], list[int]]:
-    folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    folders = _folders(root)
     if not folders:
         names = [path.name for path in _pictures(root)]
         return names, [NO_LABEL] * len(names)
@@ -148,7 +157,7 @@ def _with_label_file(root: Path, labels_path: Path, split: str | None) -> tuple[
 
 def _csv_labels(root: Path, path: Path, split: str | None) -> tuple[list[str], list[int]]:
     try:
-        with open(path, newline="", encoding="utf-8") as file:
+        with open(path, newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} is no CSV file: {error}") from error
@@ -162,7 +171,7 @@ def _csv_labels(root: Path, path: Path, split: str | None) -> tuple[list[str], l
     names, labels = [], []
     for row in rows:
         name, label = row["img_name"], (row["label"] or "").strip()
-        if not label.lstrip("-").isdigit() or int(label) < NO_LABEL:
+        if not re.fullmatch("-1|[0-9]+", label):
             raise UserError(f"{path}: label '{label}' of {name} is no class index")
         if not (root / name).is_file():
             raise UserError(f"{path} names {name}, which is not in {root}")

@@ -36,7 +36,7 @@ def read_names(path: Path) -> list[str]:
     if not path.is_file():
         raise UserError(f"no such manifest: {path}")
     try:
-        with open(path, newline="", encoding="utf-8") as file:
+        with open(path, newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             if "image" not in (reader.fieldnames or ()):
                 raise UserError(f"{path} is no manifest: it has no column 'image'")
