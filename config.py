@@ -232,6 +232,10 @@ class PlaceOptions:
 class PretrainOptions(RunOptions, PlaceOptions, ImageOptions, PairOptions):
     """`run_seg_cls.py`: pLTX pretraining."""
 
+    ignored_flags: ClassVar[tuple[str, ...]] = (
+        "--RUN-BASE-MODEL", "--optimize-by-pos", "--n_epochs_to_optimize_stage_b",
+    )  # fmt: skip
+
     n_epochs: int = option(30, "epochs", group="training")
     batch_size: int = option(32, "images per step", group="training")
     lr: float | None = option(
@@ -290,6 +294,9 @@ class FinetuneOptions(RunOptions, ShardOptions, PlaceOptions, ChosenImageOptions
         "5e-5",
         "constant rate, or 'released': go on with the checkpoint's optimiser and schedule",
         group="finetuning",
+    )
+    lr: float | None = option(
+        None, "peak of the schedule that --finetune-lr released goes on with (default: 2e-3)", group="finetuning"
     )
     optimize_by_pos: bool = option(
         True, "keep the step with the lowest POS (False: highest NEG)", group="finetuning"

@@ -29,8 +29,11 @@ def parse(options_class: type, argv: list[str] | None = None, description: str |
     A flag has its field's name with dashes (or the name the field asks for). Booleans take `True` / `False`,
     or stand alone for true. A field without a flag prefix in its metadata (`flag="NAME"`) is positional.
     Flags of the published commands that have no effect here are accepted with a warning.
+
+    Raises:
+        UserError: an unknown flag, a missing or a wrong value.
     """
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         description=description or options_class.__doc__,
         formatter_class=_HelpFormatter,
         allow_abbrev=False,
@@ -43,13 +46,20 @@ def parse(options_class: type, argv: list[str] | None = None, description: str |
         _add_flag(groups[title], field, hints[field.name])
     ignored = config.IGNORED_FLAGS + getattr(options_class, "ignored_flags", ())
     for flag in ignored:
-        parser.add_argument(flag, nargs="?", dest=f"ignored{flag}", help=argparse.SUPPRESS)
+        parser.add_argument(flag, nargs="?", const="", dest=f"ignored{flag}", help=argparse.SUPPRESS)
     given = vars(parser.parse_args(argv))
     for flag in ignored:
         name = f"ignored{flag}"
         if given.pop(name) is not None:
             logging.getLogger(__name__).warning("%s has no effect here and is ignored", flag)
     return options_class(**given)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports a wrong command line as any other mistake, in one line and without the list of all flags."""
+
+    def error(self, message: str):
+        raise UserError(f"{message} ({self.prog} --help lists the flags)")
 
 
 def _add_flag(group, field: dataclasses.Field, hint) -> None:

@@ -90,6 +90,8 @@ def finetune_settings(options: FinetuneOptions, explainer: Explainer, checkpoint
     """
     if options.n_epochs_to_optimize_stage_b < 1 or options.batch_size < 1 or options.unit_size < 1:
         raise UserError("--n_epochs_to_optimize_stage_b, --batch-size and --unit-size must be at least 1")
+    if options.lr is not None and options.finetune_lr != "released":
+        log.warning("--lr has no effect without --finetune-lr released; the constant rate is --finetune-lr")
     schedule, moments, lr = None, None, 0.0
     if options.finetune_lr == "released" and not options.RUN_BASE_MODEL:
         schedule, moments = _released(checkpoint, explainer, options.lr or RELEASED_PEAK)
