@@ -21,8 +21,8 @@ class StackedExplainer:
         weight_decay: of AdamW.
         schedule: rate by update (0, 1, ...), for `--finetune-lr released`.
         moments: AdamW state that each copy starts from: `exp_avg` and `exp_avg_sq` by parameter name, `step`.
-        use_vmap: run the slots as one batch; default where the explainer has tokens (grouped convolutions are
-            slow on CPUs).
+        use_vmap: run the slots as one batch; default where the explainer has tokens, and only there (grouped
+            convolutions are slow, and vmap knows no channels-last ones).
     """
 
     def __init__(

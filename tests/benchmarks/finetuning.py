@@ -25,7 +25,9 @@ VARIANTS = ("pltx", "last", "best_loss")
 
 def main() -> None:
     """Measures the pairs asked for and prints the closing line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--pairs", nargs="+", default=list(PAIRS), choices=list(PAIRS))
     parser.add_argument("--images-path", type=Path, help="photographs for lite0 and vit_small")
     parser.add_argument("--steps", type=int, default=25)
@@ -64,9 +66,13 @@ def measure(key: str, options, peak: float) -> dict:
                 masks, figures = made
     median = {name: statistics.median(values) / len(images) for name, values in seconds.items()}
     difference = max(
-        (masks[variant][i] - one[variant]).abs().max().item() for variant in VARIANTS for i, one in enumerate(plain)
+        (masks[variant][i] - one[variant]).abs().max().item()
+        for variant in VARIANTS
+        for i, one in enumerate(plain)
     )
-    same = [int(one["pos"].argmin()) == int(step) for one, step in zip(plain, figures["best_step"], strict=True)]
+    same = [
+        int(one["pos"].argmin()) == int(step) for one, step in zip(plain, figures["best_step"], strict=True)
+    ]
     with FlopCounterMode(display=False) as counter:
         finetune_one(explainer, explainee, images[:1], 1)
     gflop = counter.get_total_flops() * options.steps / 1e9

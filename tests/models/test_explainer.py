@@ -230,6 +230,10 @@ def test_a_backbone_whose_tokens_fit_no_grid():
     class Odd(torch.nn.Module):
         num_prefix_tokens = 0
 
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(1))
+
         def reset_classifier(self, n):
             pass
 
