@@ -8,7 +8,7 @@ import torch
 
 from config import ALIASES, ExplaineeOptions, PairOptions, UserError
 from datasets.base import ImageSet
-from datasets.build import open_images
+from datasets.build import DIGITS, open_images, open_segmentation
 from datasets.imagenet import check_labels
 from models.explainee import Explainee
 from models.explainer import Explainer, find_explainer, load_explainer
@@ -43,7 +43,7 @@ def open_image_set(
     """The images of `ImageOptions`, at the explainee's size, their labels within its classes.
 
     Args:
-        options: `ImageOptions` and `ExplaineeOptions`.
+        options: `ImageOptions` and `ExplaineeOptions`; with a `dataset_type`, that set with object masks.
         explainee: gives size and classes.
         images_path: instead of the options'.
         split: instead of the options'.
@@ -51,6 +51,10 @@ def open_image_set(
     Raises:
         UserError: no such images, or a label outside the classes.
     """
+    if getattr(options, "dataset_type", None) is not None:
+        if images_path or options.images_path:
+            raise UserError("--images-path and --dataset-type exclude each other; pass one of them")
+        return open_segmentation_set(options, explainee)
     digits = options.explainee_model_name == "vit_digits"
     images = open_images(
         images_path or options.images_path,
@@ -58,6 +62,29 @@ def open_image_set(
         split or options.split,
         explainee.input_size,
         digits,
+    )
+    check_labels(images, explainee.num_classes)
+    return images
+
+
+def open_segmentation_set(options, explainee: Explainee) -> ImageSet:
+    """The images with object masks of `SegmentationSetOptions`, at the explainee's size.
+
+    Args:
+        options: `SegmentationSetOptions` and `ExplaineeOptions`; without a `dataset_type`, digits for
+            `vit_digits`, else ImageNet-Segmentation.
+        explainee: gives size and classes.
+
+    Raises:
+        UserError: no such images, or a label outside the classes.
+    """
+    default = DIGITS if options.explainee_model_name == "vit_digits" else "imagenet"
+    images = open_segmentation(
+        options.dataset_type or default,
+        options.segmentation_root,
+        options.labels_path,
+        options.split,
+        explainee.input_size,
     )
     check_labels(images, explainee.num_classes)
     return images
