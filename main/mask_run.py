@@ -109,6 +109,8 @@ def make_masks(
         "dataset": images.describe(),
         "score_class": options.score_class,
         "n_images": len(chosen),
+        "unit_size": unit_size,
+        "input_size": list(explainee.input_size),
     }
     run = open_run(folder, options, identity, record)
     if not (folder / "manifest.csv").is_file():
