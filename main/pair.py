@@ -13,6 +13,7 @@ from datasets.imagenet import check_labels
 from models.explainee import Explainee
 from models.explainer import Explainer, find_explainer, load_explainer
 from models.losses import Objective
+from models.registry import input_size
 
 log = logging.getLogger(__name__)
 
@@ -54,40 +55,36 @@ def open_image_set(
     if getattr(options, "dataset_type", None) is not None:
         if images_path or options.images_path:
             raise UserError("--images-path and --dataset-type exclude each other; pass one of them")
-        return open_segmentation_set(options, explainee)
-    digits = options.explainee_model_name == "vit_digits"
-    images = open_images(
-        images_path or options.images_path,
-        options.labels_path,
-        split or options.split,
-        explainee.input_size,
-        digits,
-    )
+        images = open_segmentation_set(options)
+    else:
+        images = open_images(
+            images_path or options.images_path,
+            options.labels_path,
+            split or options.split,
+            explainee.input_size,
+            digits=options.explainee_model_name == "vit_digits",
+        )
     check_labels(images, explainee.num_classes)
     return images
 
 
-def open_segmentation_set(options, explainee: Explainee) -> ImageSet:
+def open_segmentation_set(options) -> ImageSet:
     """The images with object masks of `SegmentationSetOptions`, at the explainee's size.
+
+    Needs no weights, so that a set that is not there is told before any are looked for.
 
     Args:
         options: `SegmentationSetOptions` and `ExplaineeOptions`; without a `dataset_type`, digits for
             `vit_digits`, else ImageNet-Segmentation.
-        explainee: gives size and classes.
 
     Raises:
-        UserError: no such images, or a label outside the classes.
+        UserError: no such images or explainee.
     """
-    default = DIGITS if options.explainee_model_name == "vit_digits" else "imagenet"
-    images = open_segmentation(
-        options.dataset_type or default,
-        options.segmentation_root,
-        options.labels_path,
-        options.split,
-        explainee.input_size,
+    name = options.explainee_model_name
+    dataset_type = options.dataset_type or (DIGITS if name == "vit_digits" else "imagenet")
+    return open_segmentation(
+        dataset_type, options.segmentation_root, options.labels_path, options.split, input_size(name)
     )
-    check_labels(images, explainee.num_classes)
-    return images
 
 
 def new_explainer(options: PairOptions, explainee: Explainee) -> Explainer:
