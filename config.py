@@ -327,6 +327,10 @@ class LtxOptions(RunOptions, ShardOptions, PlaceOptions, PairOptions):
         "constant rate, or 'released': go on with the checkpoint's optimiser and schedule",
         group="finetuning",
     )
+    lr: float | None = option(
+        None, "peak rate of the schedule that --finetune-lr released goes on with (default: 2e-3)",
+        group="finetuning",
+    )  # fmt: skip
     optimize_by_pos: bool = option(
         True, "keep the step with the lowest POS (False: highest NEG)", group="finetuning"
     )
