@@ -407,6 +407,9 @@ class SegmentationOptions(ReadOptions, ShardOptions, VoidOptions):
     """`run_segmentation_eval.py`: mask files to PA, mAP, mIoU, mF1."""
 
     run_folder: Path = option(MISSING, "folder of a run that made masks", flag="RUN_FOLDER")
+    segmentation_root: Path | None = option(
+        None, "folder that holds the run's image set now (default: where it was)", metavar="DIR", free=True
+    )
     exclude_manifest: Path | None = option(
         None, "leave out the images that this CSV lists (those trained on, say)", metavar="FILE"
     )

@@ -34,7 +34,7 @@ def evaluate(options: SegmentationOptions) -> dict[str, dict]:
         UserError: no run folder, no mask files, images that are no longer there or have no object masks.
     """
     run = read_run(options.run_folder)
-    images, chosen = _images_of(options.run_folder, run)
+    images, chosen = _images_of(options, run)
     read_as = readings(images.has_void, options.voc_void)
     folder = _results_folder(options, run, images)
 
@@ -87,16 +87,18 @@ class _Scores(Dataset):
         return {"values": torch.tensor(values, dtype=torch.float64)}
 
 
-def _images_of(run_folder: Path, run: dict) -> tuple[ImageSet, list[int]]:
+def _images_of(options: SegmentationOptions, run: dict) -> tuple[ImageSet, list[int]]:
     """The image set of a run at the size of its maps, and the positions of the run's images in it."""
-    images = rebuild(run["dataset"], tuple(run.get("input_size") or input_size(run["explainee"]["name"])))
+    described = run["dataset"]
+    if options.segmentation_root is not None and "root" in described:
+        described = described | {"root": str(options.segmentation_root), "labels": None}
+    images = rebuild(described, tuple(run.get("input_size") or input_size(run["explainee"]["name"])))
     if not images.has_masks:
         raise UserError(
-            f"{run_folder} explains images without object masks ({run['dataset']['kind']} "
-            f"{run['dataset'].get('root') or ''}); make its masks with --dataset-type imagenet, coco, voc or "
-            "digits"
+            f"{options.run_folder} explains images without object masks ({described['kind']} "
+            f"{described.get('root') or ''}); make its masks with --dataset-type"
         )
-    return images, from_manifest(Path(run_folder) / "manifest.csv", images)
+    return images, from_manifest(Path(options.run_folder) / "manifest.csv", images)
 
 
 def _results_folder(options: SegmentationOptions, run: dict, images: ImageSet) -> Path:

@@ -30,7 +30,8 @@ def run_stage(options: SegStageBOptions) -> tuple[Path, dict]:
     print(f"masks: {cli.display_path(folder)}")
     if not options.evaluate:
         return folder, {}
-    return score_run(SegmentationOptions(run_folder=folder, **cli.shared(options, SegmentationOptions)))
+    shared = cli.shared(options, SegmentationOptions, leave_out=("exclude_manifest", "segmentation_root"))
+    return score_run(SegmentationOptions(run_folder=folder, **shared))
 
 
 def score_run(options: SegmentationOptions) -> tuple[Path, dict]:

@@ -257,6 +257,15 @@ def test_images_without_object_masks_are_one_line(tmp_path, images):
         evaluate(options_of(run))
 
 
+def test_a_set_that_has_moved_is_found_where_it_is_now(run, tmp_path):
+    whole = evaluate(options_of(run))
+    (tmp_path / "new").mkdir()
+    (tmp_path / "gtsegs_ijcv.mat").rename(tmp_path / "new" / "gtsegs_ijcv.mat")
+    with pytest.raises(UserError, match="pass its folder with --segmentation-root"):
+        evaluate(options_of(run))
+    assert evaluate(options_of(run, segmentation_root=tmp_path / "new")) == whole
+
+
 def test_maps_that_are_not_finite_are_one_line(run):
     path = unit_path(run, range(2, 4))
     unit = read_unit(path)

@@ -1,13 +1,14 @@
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 import torch
 
-from config import SegmentationOptions, SegStageAOptions, SegStageBOptions
+from config import BaselineOptions, SegmentationOptions, SegStageAOptions, SegStageBOptions, UserError
 from datasets.mask_files import read_unit
 from main import cli
+from main.pair import open_image_set
 from main.segmentation_eval import run_segmentation_eval, seg_stage_a, seg_stage_b, sheets
 from models.checkpoints import save_safetensors
 from models.explainee import Explainee
@@ -102,6 +103,23 @@ def test_target_class_is_explained_where_the_set_has_labels(models, tmp_path, ca
     np.testing.assert_array_equal(read_unit(file).target, [7, 4])
     assert list((tmp_path / "runs").glob("*/results/segmentation-target/summary.json"))
     assert made["results"].keys() == {"pltx"}
+
+
+def test_every_script_that_makes_maps_takes_a_set_with_object_masks(tmp_path):
+    write_gtsegs(tmp_path / "gtsegs_ijcv.mat", *pictures([(20, 30), (18, 16), (9, 12)]))
+    name = "vit_digits"
+    explainee = Explainee(create_model(name), input_spec(create_model(name)), name)
+    options = BaselineOptions(
+        method="random",
+        explainee_model_name=name,
+        dataset_type="imagenet",
+        segmentation_root=tmp_path,
+        split="tune",
+    )
+    images = open_image_set(options, explainee)
+    assert images.has_masks and images.names == ["0", "2"]
+    with pytest.raises(UserError, match=r"--images-path and --dataset-type exclude each other"):
+        open_image_set(replace(options, images_path="pictures"), explainee)
 
 
 def test_stage_a_is_stage_b_without_finetuning():
