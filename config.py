@@ -101,14 +101,20 @@ IGNORED_FLAGS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions:
+class ReadOptions:
+    """How a script that only reads images runs; none of these changes its results."""
+
+    num_workers: int = option(2, "processes that read images (0: none)", group="run", free=True)
+    verbose: bool = option(False, "log what is being done", group="run", free=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(ReadOptions):
     """How a script runs; none of these changes its results."""
 
     device: str = option(
         "auto", "where to compute", choices=("auto", "cpu", "cuda", "mps"), group="run", free=True
     )
-    num_workers: int = option(2, "processes that read images (0: none)", group="run", free=True)
-    verbose: bool = option(False, "log what is being done", group="run", free=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,32 +182,57 @@ class PairOptions(ExplaineeOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageOptions:
-    """Which images."""
+class LabelOptions:
+    """Labels and split of an image set."""
 
-    images_path: str | None = option(
-        None,
-        "folder of images (class folders, or flat), or 'digits' (default: data/imagenet/val; digits for vit_digits)",
-        group="images",
-        metavar="DIR",
-        free=True,
-    )
     labels_path: Path | None = option(
         None,
-        "CSV with img_name,label, or ILSVRC2012_validation_ground_truth.txt beside meta.mat",
+        "CSV with img_name,label (index,label for gtsegs_ijcv.mat; default: labels.csv beside the images), "
+        "or ILSVRC2012_validation_ground_truth.txt beside meta.mat",
         group="images",
         metavar="FILE",
         free=True,
     )
     split: str | None = option(
-        None, "only this split (column 'split' of the CSV; digits: test)", group="images"
+        None,
+        "only this split (column 'split' of the CSV; gtsegs_ijcv.mat without it: tune are the even indices, "
+        "report the odd ones; default for digits: test, coco: val2017, voc: val)",
+        group="images",
     )
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChosenImageOptions(ImageOptions):
-    """Which of the images."""
+class ImageOptions(LabelOptions):
+    """Which images."""
 
+    images_path: str | None = option(
+        None,
+        "folder of images (class folders, or flat), or 'digits' (default: data/imagenet/val; digits for "
+        "vit_digits)",
+        group="images",
+        metavar="DIR",
+        free=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentationSetOptions(LabelOptions):
+    """Which of the image sets with object masks, and which of its images."""
+
+    dataset_type: str | None = option(
+        None,
+        "image set with object masks (default in segmentation: imagenet; digits for vit_digits)",
+        choices=("imagenet", "coco", "voc", "digits"),
+        group="images",
+        free=True,
+    )
+    segmentation_root: Path = option(
+        DATA,
+        "folder that holds gtsegs_ijcv.mat, coco/ or voc/VOCdevkit/VOC2012",
+        group="images",
+        metavar="DIR",
+        free=True,
+    )
     max_images: int | None = option(None, "only the first so many", group="images", metavar="N")
     manifest: Path | None = option(
         None,
@@ -213,6 +244,11 @@ class ChosenImageOptions(ImageOptions):
     exclude_manifest: Path | None = option(
         None, "leave out the images that this CSV lists", group="images", metavar="FILE", free=True
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChosenImageOptions(SegmentationSetOptions, ImageOptions):
+    """Which of the images, of a folder or of a set with object masks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -277,8 +313,8 @@ class PretrainOptions(RunOptions, PlaceOptions, ImageOptions, PairOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuneOptions(RunOptions, ShardOptions, PlaceOptions, ChosenImageOptions, PairOptions):
-    """`run_seg_cls_opt.py`: LTX masks (or pLTX masks with --RUN-BASE-MODEL True)."""
+class LtxOptions(RunOptions, ShardOptions, PlaceOptions, PairOptions):
+    """Making LTX masks (or pLTX masks with --RUN-BASE-MODEL True), whatever the images."""
 
     ignored_flags: ClassVar[tuple[str, ...]] = (
         "--train-n-label-sample", "--val-n-label-sample", "--n-epochs", "--enable-checkpointing",
@@ -296,8 +332,9 @@ class FinetuneOptions(RunOptions, ShardOptions, PlaceOptions, ChosenImageOptions
         group="finetuning",
     )
     lr: float | None = option(
-        None, "peak of the schedule that --finetune-lr released goes on with (default: 2e-3)", group="finetuning"
-    )
+        None, "peak rate of the schedule that --finetune-lr released goes on with (default: 2e-3)",
+        group="finetuning",
+    )  # fmt: skip
     optimize_by_pos: bool = option(
         True, "keep the step with the lowest POS (False: highest NEG)", group="finetuning"
     )
@@ -308,6 +345,38 @@ class FinetuneOptions(RunOptions, ShardOptions, PlaceOptions, ChosenImageOptions
     batch_size: int = option(16, "images finetuned side by side", group="finetuning", free=True)
     unit_size: int = option(256, "images per mask file", group="finetuning", metavar="N")
     evaluate: bool = option(True, "score the masks at the end", group="finetuning", free=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneOptions(LtxOptions, ChosenImageOptions):
+    """`run_seg_cls_opt.py`: LTX masks, scored by perturbation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VoidOptions:
+    """What the pixels are that VOC leaves unlabelled."""
+
+    voc_void: str = option(
+        "both",
+        "VOC's void pixels (255) count as foreground (released), are ignored (columns *_void_ignored), or "
+        "both, side by side",
+        choices=("both", "foreground", "ignore"),
+        free=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegStageBOptions(LtxOptions, SegmentationSetOptions, VoidOptions):
+    """`seg_stage_b.py`: LTX masks of an image set with object masks, scored by segmentation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegStageAOptions(SegStageBOptions):
+    """`seg_stage_a.py`: the same with pLTX masks."""
+
+    RUN_BASE_MODEL: bool = option(
+        True, "pLTX masks only, no finetuning", flag="--RUN-BASE-MODEL", group="finetuning"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -338,12 +407,27 @@ class PerturbationOptions(RunOptions, ShardOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SegmentationOptions(ReadOptions, ShardOptions, VoidOptions):
+    """`run_segmentation_eval.py`: mask files to PA, mAP, mIoU, mF1."""
+
+    run_folder: Path = option(MISSING, "folder of a run that made masks", flag="RUN_FOLDER")
+    segmentation_root: Path | None = option(
+        None, "folder that holds the run's image set now (default: where it was)", metavar="DIR", free=True
+    )
+    exclude_manifest: Path | None = option(
+        None, "leave out the images that this CSV lists (those trained on, say)", metavar="FILE"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class DemoOptions(RunOptions, PlaceOptions, ImageOptions):
     """`main/demo.py`: the whole method in one command."""
 
     explainee_model_name: str = option("vit_digits", "alias or timm name of explainee and explainer")
     n_images: int = option(64, "held-out images that are explained")
-    train_images: int = option(2000, "images that the explainer is trained on (photographs: at most what is left)")
+    train_images: int = option(
+        2000, "images that the explainer is trained on (photographs: at most what is left)"
+    )
     n_epochs: int = option(3, "epochs of pretraining")
     seed: int = option(42, "seed of everything random")
 

@@ -10,13 +10,16 @@ from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional as F
 
 NO_LABEL = -1
+# Pixels of a mask that belong to no side: never counted, or left unlabelled by VOC's annotators.
+IGNORED, VOID = -1, 255
 
 
 class ImageSet(Dataset, ABC):
     """Images with names and, where there are any, labels and object masks.
 
     `self[i]` is a dictionary: `image` float32 (3, H, W) in [0, 1], `label` int (-1: none), `index` int, and
-    `mask` int64 (H, W), 1 on the object and 0 elsewhere (-1: ignored), where `has_masks`.
+    `mask` int64 (H, W), 1 on the object and 0 elsewhere (-1: ignored; 255: void, where `has_void`), where
+    `has_masks`.
 
     Attributes:
         image_size: (H, W) of every image.
@@ -25,6 +28,7 @@ class ImageSet(Dataset, ABC):
     """
 
     has_masks = False
+    has_void = False
 
     def __init__(self, image_size: tuple[int, int]):
         self.image_size = tuple(image_size)

@@ -10,10 +10,14 @@ from torch.utils.data import DataLoader, Subset
 import config
 from config import UserError
 from datasets.base import ImageSet
+from datasets.coco import CocoSegmentation
 from datasets.digits import DigitsOnPhotos
+from datasets.gtsegs import ImagenetSegmentation
 from datasets.imagenet import open_folder
+from datasets.voc import VocSegmentation
 
 DIGITS = "digits"
+SEGMENTATION_SETS = {"imagenet": ImagenetSegmentation, "coco": CocoSegmentation, "voc": VocSegmentation}
 
 
 def open_images(
@@ -45,6 +49,30 @@ def open_images(
     return open_folder(Path(images_path or config.IMAGENET_VAL), image_size, labels_path, split)
 
 
+def open_segmentation(
+    dataset_type: str,
+    root: Path,
+    labels_path: Path | None,
+    split: str | None,
+    image_size: tuple[int, int],
+) -> ImageSet:
+    """An image set with object masks.
+
+    Args:
+        dataset_type: "digits" or one of `SEGMENTATION_SETS`.
+        root: folder that holds it.
+        labels_path: file of labels; default the one beside the set.
+        split: split of the set.
+        image_size: (H, W).
+
+    Raises:
+        UserError: it is not there, or is damaged.
+    """
+    if dataset_type == DIGITS:
+        return DigitsOnPhotos(split or "test", image_size=image_size)
+    return SEGMENTATION_SETS[dataset_type](Path(root), image_size, labels_path, split)
+
+
 def rebuild(description: dict[str, Any], image_size: tuple[int, int]) -> ImageSet:
     """The image set of an `ImageSet.describe()`.
 
@@ -54,9 +82,12 @@ def rebuild(description: dict[str, Any], image_size: tuple[int, int]) -> ImageSe
     kind, rest = description["kind"], {key: value for key, value in description.items() if key != "kind"}
     if kind == DIGITS:
         return DigitsOnPhotos(image_size=image_size, **rest)
+    makers = {images.kind: images for images in SEGMENTATION_SETS.values()}
+    root, labels = Path(rest["root"]), Path(rest["labels"]) if rest["labels"] else None
     if kind == "folder":
-        labels = Path(rest["labels"]) if rest["labels"] else None
-        return open_folder(Path(rest["root"]), image_size, labels, rest["split"])
+        return open_folder(root, image_size, labels, rest["split"])
+    if kind in makers:
+        return makers[kind](root, image_size, labels, rest["split"])
     raise UserError(f"unknown kind of image set: {kind}")
 
 

@@ -1,8 +1,6 @@
 """Folders of pictures: ImageNet's layouts with labels, or any folder without."""
 
-import csv
 import hashlib
-import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from timm.data import ImageNetInfo
 
 from config import UserError
 from datasets.base import NO_LABEL, ImageSet, to_tensor
+from datasets.labels import class_index, read_label_rows
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm"})
 
@@ -64,8 +63,8 @@ def open_folder(
     """Finds out how a folder of pictures is laid out.
 
     With `labels_path`: a CSV with columns `img_name,label` (and perhaps `split`), or the development kit's
-    `ILSVRC2012_validation_ground_truth.txt` with `meta.mat` beside it. Without: class folders named by WordNet
-    id, else `labels.csv` in the folder or beside it, else pictures without labels.
+    `ILSVRC2012_validation_ground_truth.txt` with `meta.mat` beside it. Without: class folders named by
+    WordNet id, else `labels.csv` in the folder or beside it, else pictures without labels.
 
     Args:
         images_path: folder of pictures or class folders.
@@ -156,13 +155,7 @@ def _with_label_file(root: Path, labels_path: Path, split: str | None) -> tuple[
 
 
 def _csv_labels(root: Path, path: Path, split: str | None) -> tuple[list[str], list[int]]:
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} is no CSV file: {error}") from error
-    if not rows or not {"img_name", "label"} <= rows[0].keys():
-        raise UserError(f"{path} needs the columns img_name,label and at least one row")
+    rows = read_label_rows(path, "img_name")
     if split is not None:
         splits = {row.get("split") or photograph_split(row["img_name"]) for row in rows}
         if split not in splits:
@@ -170,18 +163,16 @@ def _csv_labels(root: Path, path: Path, split: str | None) -> tuple[list[str], l
         rows = [row for row in rows if (row.get("split") or photograph_split(row["img_name"])) == split]
     names, labels = [], []
     for row in rows:
-        name, label = row["img_name"], (row["label"] or "").strip()
-        if not re.fullmatch("-1|[0-9]+", label):
-            raise UserError(f"{path}: label '{label}' of {name} is no class index")
+        name = row["img_name"]
         if not (root / name).is_file():
             raise UserError(f"{path} names {name}, which is not in {root}")
         names.append(name)
-        labels.append(int(label))
+        labels.append(class_index(path, name, row["label"]))
     return names, labels
 
 
 def photograph_split(name: str) -> str:
-    """Split of a photograph by the SHA-1 of its file name modulo 5: 1 and 2 train, 3 tune, 4 report, 0 none."""
+    """Split of a photograph, the SHA-1 of its file name modulo 5: 1, 2 train, 3 tune, 4 report, 0 none."""
     remainder = int(hashlib.sha1(Path(name).name.encode()).hexdigest(), 16) % 5
     return ("none", "train", "train", "tune", "report")[remainder]
 

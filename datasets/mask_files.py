@@ -30,7 +30,7 @@ class MaskUnit:
         target: int64 (N,), class that each map explains.
         token_masks: by variant, float32 (N, h, w) in [0, 1].
         saliency: by variant, float32 (N, H, W), for methods that are not token-shaped.
-        arrays: further arrays with N rows (`label`, `predicted`, `loss`, `pos_auc`, `best_step`, `steps`, ...).
+        arrays: further arrays with N rows (`label`, `predicted`, `loss`, `pos_auc`, `best_step`, ...).
         attributes: method, explainer, explainee, input size, the run's hash, ...
     """
 

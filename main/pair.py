@@ -8,11 +8,12 @@ import torch
 
 from config import ALIASES, ExplaineeOptions, PairOptions, UserError
 from datasets.base import ImageSet
-from datasets.build import open_images
+from datasets.build import DIGITS, open_images, open_segmentation
 from datasets.imagenet import check_labels
 from models.explainee import Explainee
 from models.explainer import Explainer, find_explainer, load_explainer
 from models.losses import Objective
+from models.registry import input_size
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ def open_image_set(
     """The images of `ImageOptions`, at the explainee's size, their labels within its classes.
 
     Args:
-        options: `ImageOptions` and `ExplaineeOptions`.
+        options: `ImageOptions` and `ExplaineeOptions`; with a `dataset_type`, that set with object masks.
         explainee: gives size and classes.
         images_path: instead of the options'.
         split: instead of the options'.
@@ -51,16 +52,39 @@ def open_image_set(
     Raises:
         UserError: no such images, or a label outside the classes.
     """
-    digits = options.explainee_model_name == "vit_digits"
-    images = open_images(
-        images_path or options.images_path,
-        options.labels_path,
-        split or options.split,
-        explainee.input_size,
-        digits,
-    )
+    if getattr(options, "dataset_type", None) is not None:
+        if images_path or options.images_path:
+            raise UserError("--images-path and --dataset-type exclude each other; pass one of them")
+        images = open_segmentation_set(options)
+    else:
+        images = open_images(
+            images_path or options.images_path,
+            options.labels_path,
+            split or options.split,
+            explainee.input_size,
+            digits=options.explainee_model_name == "vit_digits",
+        )
     check_labels(images, explainee.num_classes)
     return images
+
+
+def open_segmentation_set(options) -> ImageSet:
+    """The images with object masks of `SegmentationSetOptions`, at the explainee's size.
+
+    Needs no weights, so that a set that is not there is told before any are looked for.
+
+    Args:
+        options: `SegmentationSetOptions` and `ExplaineeOptions`; without a `dataset_type`, digits for
+            `vit_digits`, else ImageNet-Segmentation.
+
+    Raises:
+        UserError: no such images or explainee.
+    """
+    name = options.explainee_model_name
+    dataset_type = options.dataset_type or (DIGITS if name == "vit_digits" else "imagenet")
+    return open_segmentation(
+        dataset_type, options.segmentation_root, options.labels_path, options.split, input_size(name)
+    )
 
 
 def new_explainer(options: PairOptions, explainee: Explainee, pretrained: bool = True) -> Explainer:

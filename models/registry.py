@@ -25,7 +25,7 @@ EXPLAINEE_FILE = "explainee.safetensors"
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What a backbone wants to see: (H, W), and the mean and std that it was trained with, on [0, 1] pixels."""
+    """What a backbone wants to see: (H, W), and the mean and std of its training, on [0, 1] pixels."""
 
     size: tuple[int, int]
     mean: tuple[float, ...]
@@ -44,6 +44,16 @@ def input_spec(model: nn.Module) -> InputSpec:
     """The `InputSpec` of a timm model, from its own `pretrained_cfg`."""
     cfg = timm.data.resolve_model_data_config(model)
     return InputSpec(tuple(cfg["input_size"][1:]), tuple(cfg["mean"]), tuple(cfg["std"]))
+
+
+def input_size(name: str) -> tuple[int, int]:
+    """(H, W) that a backbone wants, by alias or timm name, without making its weights.
+
+    Raises:
+        UserError: unknown name.
+    """
+    with torch.device("meta"):
+        return input_spec(create_model(name)).size
 
 
 def create_model(name: str, num_classes: int | None = None) -> nn.Module:

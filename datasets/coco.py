@@ -1,0 +1,126 @@
+"""COCO instances (Lin et al. 2014), through pycocotools: the union of all annotations is foreground."""
+
+import contextlib
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from pycocotools.coco import COCO
+
+from config import UserError
+from datasets.imagenet import read_image
+from datasets.segmentation import SegmentationSet, check_sizes, first_folder
+
+SOURCE = "https://cocodataset.org/#download (2017 Val images, 2017 Train/Val annotations)"
+
+
+class CocoSegmentation(SegmentationSet):
+    """The images of COCO that have an annotation; names are the file names.
+
+    Args:
+        root: folder that holds `coco/`, or the `annotations` folder itself. The images lie in `<split>` or
+            `images/<split>`, the annotations in `annotations/instances_<split>.json`.
+        image_size: (H, W).
+        labels_path: CSV `img_name,label`; default `labels.csv` beside `annotations`, where there is one.
+        split: default "val2017".
+
+    Raises:
+        UserError: a folder or file is missing or damaged, or an annotation fits no image.
+    """
+
+    kind = "coco"
+
+    def __init__(
+        self,
+        root: Path,
+        image_size: tuple[int, int],
+        labels_path: Path | None = None,
+        split: str | None = None,
+    ):
+        super().__init__(image_size, root, split)
+        split = split or "val2017"
+        wanted = f"annotations/instances_{split}.json"
+        base = first_folder([Path(root) / "coco", Path(root)], wanted, f"COCO {split}", SOURCE)
+        self.path = base / wanted
+        self._folder = _images_folder(base, split)
+        self._coco = _load(self.path)
+        ids = sorted({annotation["image_id"] for annotation in self._coco.anns.values()})
+        if not ids:
+            raise UserError(f"{self.path} has no annotations; get it again from {SOURCE}")
+        self._id_of = {self._coco.imgs[image_id]["file_name"]: image_id for image_id in ids}
+        self.names = list(self._id_of)
+        for name, image_id in self._id_of.items():
+            self._check_image(name, self._coco.imgs[image_id])
+        known = {image["file_name"] for image in self._coco.imgs.values()}
+        self._set_labels(labels_path, base / "labels.csv", known)
+
+    def _check_image(self, name: str, record: dict) -> None:
+        path = self._folder / name
+        if not path.is_file():
+            raise UserError(
+                f"{self.path} has annotations of {name}, which is not in {self._folder}; get the images from "
+                f"{SOURCE}"
+            )
+        try:
+            with Image.open(path) as image:
+                check_sizes(str(path), (image.height, image.width), (record["height"], record["width"]))
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+            raise UserError(f"cannot read image {path}: {error}") from error
+
+    def _read(self, name: str) -> tuple[Image.Image, np.ndarray]:
+        image = read_image(self._folder / name)
+        union = np.zeros((image.height, image.width), dtype=np.uint8)
+        for annotation in self._coco.imgToAnns[self._id_of[name]]:
+            try:
+                mask = self._coco.annToMask(annotation)
+            except Exception as error:  # pycocotools raises bare exceptions
+                raise UserError(
+                    f"{self.path}: annotation {annotation['id']} of {name} has no valid segmentation: {error}"
+                ) from error
+            check_sizes(f"{name} (annotation {annotation['id']} of {self.path})", union.shape, mask.shape)
+            union |= mask
+        return image, union
+
+
+def _images_folder(base: Path, split: str) -> Path:
+    """Where the images lie: both layouts are usual."""
+    candidates = (base / split, base / "images" / split)
+    for folder in candidates:
+        if folder.is_dir():
+            return folder
+    raise UserError(
+        f"COCO's images not found: looked for the folders {candidates[0]} and {candidates[1]}; get them from "
+        f"{SOURCE}"
+    )
+
+
+def _load(path: Path) -> COCO:
+    """The annotations, each with an image of known name and size."""
+    try:
+        # pycocotools tells of its progress on standard output, which is ours.
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+            coco = COCO(str(path))
+    except json.JSONDecodeError as error:
+        raise UserError(f"cannot read {path}: {error}; is the file whole? It comes from {SOURCE}") from error
+    except (OSError, UnicodeDecodeError, KeyError, TypeError, AssertionError) as error:
+        raise UserError(f"{path} holds no COCO instances: {type(error).__name__} {error}") from error
+    missing = [key for key in ("images", "annotations") if key not in coco.dataset]
+    if missing:
+        raise UserError(
+            f"{path} holds no COCO instances: it has no '{missing[0]}', only {', '.join(coco.dataset)}"
+        )
+    for image in coco.imgs.values():
+        lacking = {"file_name", "height", "width"} - image.keys()
+        if lacking:
+            raise UserError(f"{path}: image {image['id']} has no {', '.join(sorted(lacking))}")
+    for annotation in coco.anns.values():
+        if annotation["image_id"] not in coco.imgs:
+            raise UserError(
+                f"{path}: annotation {annotation['id']} belongs to image {annotation['image_id']}, "
+                "which the file does not list"
+            )
+        if "segmentation" not in annotation:
+            raise UserError(f"{path}: annotation {annotation['id']} has no segmentation")
+    return coco

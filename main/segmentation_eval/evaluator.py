@@ -1,0 +1,168 @@
+"""From the mask files of a run folder to segmentation metrics, unit by unit."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from config import SegmentationOptions, UserError
+from datasets.base import ImageSet
+from datasets.build import batches, rebuild
+from datasets.manifest import from_manifest
+from datasets.mask_files import MaskUnit
+from main import results
+from main.run_folder import read_run
+from main.segmentation_eval.metrics import COUNTS, Reading, readings
+from main.segmentation_eval.sheets import write_sheet_of
+from models.registry import input_size
+
+PROTOCOL = "segmentation"
+_BATCH = 4
+
+
+def evaluate(options: SegmentationOptions) -> dict[str, dict]:
+    """Scores every mask file of `options.run_folder`, or this process's share of them.
+
+    Writes `results/segmentation-<settings>/`: a part per mask file (what makes it go on after a kill), and,
+    once all parts are there, `per_image.csv`, `summary.json` and a picture sheet per variant.
+
+    Returns:
+        `rows` of summary.json; empty while other shards are still at work.
+
+    Raises:
+        UserError: no run folder, no mask files, images that are no longer there or have no object masks.
+    """
+    run = read_run(options.run_folder)
+    images, chosen = _images_of(options, run)
+    read_as = readings(images.has_void, options.voc_void)
+    folder = _results_folder(options, run, images)
+
+    def prepare():
+        return lambda unit: score_unit(images, chosen, unit, read_as, options.num_workers)
+
+    parts = results.score_units(options, folder, run, PROTOCOL, prepare)
+    return {} if parts is None else _add_up(folder, options, run, images, chosen, read_as, parts)
+
+
+def score_unit(
+    images: ImageSet, chosen: list[int], unit: MaskUnit, read_as: list[Reading], num_workers: int = 0
+) -> dict[str, np.ndarray]:
+    """All columns of all variants for the images of one mask file.
+
+    Args:
+        images: the image set, with object masks.
+        chosen: position in the set of each image of the run.
+        unit: the maps.
+        read_as: how the labels are read.
+        num_workers: processes that read and score images.
+
+    Returns:
+        `index` (N,), `variants`, `values` (variants, N, columns).
+    """
+    scores = _Scores(images, [chosen[index] for index in unit.index], unit, read_as)
+    rows = [batch["values"] for batch in batches(scores, range(len(scores)), _BATCH, num_workers)]
+    values = torch.cat(rows).transpose(0, 1).numpy()
+    return {"index": unit.index, "variants": np.array(unit.variants), "values": values}
+
+
+class _Scores(Dataset):
+    """The columns of each image of a unit, (variants, columns), computed where the image is read."""
+
+    def __init__(self, images: ImageSet, positions: list[int], unit: MaskUnit, read_as: list[Reading]):
+        self.images, self.positions, self.unit, self.read_as = images, positions, unit, read_as
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, row: int) -> dict[str, torch.Tensor]:
+        labels = self.images[self.positions[row]]["mask"].numpy()
+        values = []
+        for variant in self.unit.variants:
+            saliency = self.unit.maps(variant, self.images.image_size, slice(row, row + 1))[0].numpy()
+            if not np.isfinite(saliency).all():
+                name = self.images.names[self.positions[row]]
+                raise UserError(f"the map '{variant}' of image {name} holds values that are not finite")
+            values.append([value for r in self.read_as for value in r.per_image(labels, saliency)])
+        return {"values": torch.tensor(values, dtype=torch.float64)}
+
+
+def _images_of(options: SegmentationOptions, run: dict) -> tuple[ImageSet, list[int]]:
+    """The image set of a run at the size of its maps, and the positions of the run's images in it."""
+    described = run["dataset"]
+    if options.segmentation_root is not None and "root" in described:
+        described = described | {"root": str(options.segmentation_root), "labels": None}
+    images = rebuild(described, tuple(run.get("input_size") or input_size(run["explainee"]["name"])))
+    if not images.has_masks:
+        raise UserError(
+            f"{options.run_folder} explains images without object masks ({described['kind']} "
+            f"{described.get('root') or ''}); make its masks with --dataset-type"
+        )
+    return images, from_manifest(Path(options.run_folder) / "manifest.csv", images)
+
+
+def _results_folder(options: SegmentationOptions, run: dict, images: ImageSet) -> Path:
+    """Named by the class that the maps explain, and what else was chosen."""
+    settings = _explained_class(run)
+    if images.has_void and options.voc_void != "both":
+        settings += f"-void_{options.voc_void}"
+    if options.exclude_manifest is not None:
+        settings += f"-without-{options.exclude_manifest.stem}"
+    return Path(options.run_folder) / "results" / f"{PROTOCOL}-{settings}"
+
+
+def _add_up(
+    folder: Path,
+    options: SegmentationOptions,
+    run: dict,
+    images: ImageSet,
+    chosen: list[int],
+    read_as: list[Reading],
+    parts: list[dict],
+) -> dict:
+    """Writes per_image.csv, summary.json and the sheets from all parts; returns the summary's rows."""
+    index = np.concatenate([part["index"] for part in parts])
+    values = np.concatenate([part["values"] for part in parts], axis=1)
+    names, keep = results.kept_images(options, index)
+    variants = parts[0]["variants"].tolist()
+    columns = [column for reading in read_as for column in reading.columns]
+    results.write_per_image(
+        folder / "per_image.csv",
+        ["index", "image", "variant", *columns],
+        [
+            [index[i], names[index[i]], variant, *map(_exact, columns, values[v, i].tolist())]
+            for i in np.flatnonzero(keep)
+            for v, variant in enumerate(variants)
+        ],
+    )
+    metrics = [metric for reading in read_as for metric in reading.named_metrics]
+    totals = np.array([_totals(read_as, of_variant) for of_variant in values[:, keep]])
+    rows = results.summary_rows(variants, metrics, totals, int(keep.sum()))
+    settings = {
+        "class": _explained_class(run),
+        "threshold": "mean of the map",
+        "void": options.voc_void if images.has_void else None,
+        "excluded": int((~keep).sum()),
+        "early_stop": bool(run["options"].get("early_stop", False)),
+    }
+    results.write_summary(folder, PROTOCOL, settings, run["hash"], rows)
+    by = next(c for c, column in enumerate(columns) if column.startswith("F1"))
+    for v, variant in enumerate(variants):
+        write_sheet_of(folder, options.run_folder, variant, images, chosen, index[keep], values[v, keep, by])
+    return rows
+
+
+def _totals(read_as: list[Reading], values: np.ndarray) -> list[float]:
+    """The metrics of all readings from the columns of all images, (N, columns)."""
+    ends = np.cumsum([len(reading.columns) for reading in read_as])
+    pieces = np.split(values, ends[:-1], axis=1)
+    return [total for reading, piece in zip(read_as, pieces, strict=True) for total in reading.totals(piece)]
+
+
+def _exact(column: str, value: float) -> int | str:
+    """A cell of per_image.csv that gives back the same number: pixel counts whole, the rest in full."""
+    return int(value) if column[:2] in COUNTS else repr(value)
+
+
+def _explained_class(run: dict) -> str:
+    return "target" if run["options"].get("train_model_by_target_gt_class") else "predicted"

@@ -1,0 +1,49 @@
+"""What both stages do: masks of an image set with object masks, then their scores."""
+
+from pathlib import Path
+
+import config
+from config import SegmentationOptions, SegStageBOptions
+from datasets.imagenet import check_labels
+from main import cli, results
+from main.pair import load_explainee, open_segmentation_set
+from main.seg_classification.ltx_run import default_run_name, run_ltx
+from main.segmentation_eval.evaluator import evaluate
+
+
+def run_stage(options: SegStageBOptions) -> tuple[Path, dict]:
+    """Makes the masks and, unless told not to, evaluates them.
+
+    Returns:
+        The run folder, and the metrics by variant (empty where other shards are still at work).
+
+    Raises:
+        UserError: no image set, no weights, another run in the folder, ...
+    """
+    device = cli.pick_device(options.device)
+    images = open_segmentation_set(options)
+    explainee = load_explainee(options).to(device)
+    check_labels(images, explainee.num_classes)
+    name = options.run_name or default_run_name(options, images.describe()["kind"])
+    folder = (options.default_root_dir or config.RESULTS) / name
+    run_ltx(options, explainee, images, folder, device)
+    print(f"masks: {cli.display_path(folder)}")
+    if not options.evaluate:
+        return folder, {}
+    shared = cli.shared(options, SegmentationOptions, leave_out=("exclude_manifest", "segmentation_root"))
+    return score_run(SegmentationOptions(run_folder=folder, **shared))
+
+
+def score_run(options: SegmentationOptions) -> tuple[Path, dict]:
+    """Evaluates the masks of a run and prints the table.
+
+    Returns:
+        The run folder, and the metrics by variant.
+
+    Raises:
+        UserError: see `evaluator.evaluate`.
+    """
+    rows = evaluate(options)
+    if rows:
+        print(results.format_table(rows, f"segmentation metrics of {cli.display_path(options.run_folder)}"))
+    return options.run_folder, results.means_of(rows)

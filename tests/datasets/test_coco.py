@@ -1,0 +1,108 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from config import UserError
+from datasets.build import rebuild
+from datasets.coco import CocoSegmentation
+from tests.segmentation_sets import write_coco
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_mask_is_the_union_of_polygons_and_crowds_in_both_layouts(tmp_path, nested, capsys):
+    _, masks = write_coco(tmp_path, nested)
+    for name, mask in masks.items():
+        images = CocoSegmentation(tmp_path, mask.shape)
+        sample = images[images.names.index(name)]
+        np.testing.assert_array_equal(sample["mask"].numpy(), mask)
+        assert sample["image"].shape == (3, *mask.shape) and sample["label"] == -1
+        colour = (sample["image"].mean((1, 2)) * 255).numpy()
+        np.testing.assert_allclose(colour, [200, 100, 10 * list(masks).index(name)], atol=4)
+    assert capsys.readouterr().out == ""
+
+
+def test_images_without_annotations_are_left_out_and_the_folder_itself_may_be_the_root(tmp_path):
+    write_coco(tmp_path)
+    images = CocoSegmentation(tmp_path / "coco", (8, 8))
+    assert images.names == ["000000000009.jpg", "000000000025.jpg"]
+    assert rebuild(images.describe(), (8, 8)).names == images.names
+
+
+def test_labels_beside_the_annotations(tmp_path):
+    write_coco(tmp_path)
+    (tmp_path / "coco" / "labels.csv").write_text(
+        "img_name,label\n000000000025.jpg,17\n000000000009.jpg,3\n000000000030.jpg,2\n"
+    )
+    images = CocoSegmentation(tmp_path, (8, 8))
+    assert images.labels == [3, 17] and images.has_labels and images[1]["label"] == 17
+
+
+def _change(key, **values):
+    """Changes the first entry of a list in the JSON; None removes a value."""
+
+    def change(path):
+        content = json.loads(path.read_text())
+        content[key][0] |= values
+        content[key][0] = {name: value for name, value in content[key][0].items() if value is not None}
+        path.write_text(json.dumps(content))
+
+    return change
+
+
+def _without(key):
+    def change(path):
+        content = json.loads(path.read_text())
+        del content[key]
+        path.write_text(json.dumps(content))
+
+    return change
+
+
+def _image(path):
+    return path.parents[1] / "val2017" / "000000000009.jpg"
+
+
+def _move_images(path):
+    _image(path).parent.rename(path.parent / "elsewhere")
+
+
+def _resize_image(path):
+    Image.new("RGB", (9, 9)).save(_image(path))
+
+
+RLE_OF_ANOTHER_SIZE = {"counts": [6, 6], "size": [3, 4]}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda path: path.unlink(), "COCO val2017 not found: looked for annotations/instances_val2017.json"),
+        (lambda path: _image(path).unlink(), "annotations of 000000000009.jpg, which is not in .*val2017"),
+        (
+            _move_images,
+            "images not found: looked for the folders .*coco/val2017 and .*coco/images/val2017; get",
+        ),
+        (lambda path: _image(path).write_bytes(b"no picture"), "cannot read image .*000000000009.jpg"),
+        (_resize_image, "is 9x9 .* its mask is 30x40"),
+        (
+            lambda path: path.write_text(path.read_text()[:-40]),
+            "cannot read .*is the file whole.*cocodataset",
+        ),
+        (lambda path: path.write_text("[1, 2]"), "holds no COCO instances"),
+        (_without("annotations"), "has no 'annotations'"),
+        (_without("images"), "has no 'images'"),
+        (_change("annotations", image_id=77), "annotation 1 belongs to image 77, which the file does not"),
+        (_change("annotations", segmentation=None), "annotation 1 has no segmentation"),
+        (_change("images", height=None), "image 9 has no height"),
+        (_change("annotations", segmentation=RLE_OF_ANOTHER_SIZE), "is 30x40 .* its mask is 3x4"),
+        (_change("annotations", segmentation=[[1.0]]), "annotation 1 of .* has no valid segmentation"),
+    ],
+)
+def test_what_is_damaged_or_missing_is_one_line(tmp_path, spoil, message):
+    path, _ = write_coco(tmp_path)
+    spoil(path)
+    with pytest.raises(UserError, match=message) as caught:
+        CocoSegmentation(tmp_path, (8, 8))[0]
+    assert "\n" not in str(caught.value)
