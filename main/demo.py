@@ -20,13 +20,23 @@ from main.demo_run import Demo
 
 def main(options: DemoOptions) -> tuple[Path, dict]:
     """Runs the demo and prints its table and the path of its pictures."""
-    folder = (options.default_root_dir or config.RESULTS) / (options.run_name or f"demo-{options.explainee_model_name}")
+    name = options.run_name or f"demo-{options.explainee_model_name}"
+    folder = (options.default_root_dir or config.RESULTS) / name
     demo = Demo(options, folder, cli.pick_device(options.device))
     demo.pretrain()
-    rows = demo.score_masks()
-    print(results.format_table(rows, f"{options.n_images} held-out images, perturbation metrics (AUC: 0 to 90)"))
+    demo.make_masks()
+    rows = demo.score_perturbation()
+    print(results.format_table(rows, f"{options.n_images} held-out images, perturbation (AUCs: 0 to 90)"))
+    means = results.means_of(rows)
+    if demo.on_digits:
+        rows = demo.score_segmentation()
+        print(
+            results.format_table(rows, f"{options.n_images} held-out images, segmentation of the digit (%)")
+        )
+        means = {name: means[name] | scores for name, scores in results.means_of(rows).items()}
+    print("best_pos looked at POS to choose its step; the other rows have looked at no metric.")
     print(f"pictures: {cli.display_path(demo.write_pictures())}")
-    return folder, results.means_of(rows)
+    return folder, means
 
 
 if __name__ == "__main__":

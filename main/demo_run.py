@@ -1,27 +1,38 @@
 """The stages of the demo, each an ordinary run of the scripts that do it for real."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from config import BaselineOptions, DemoOptions, FinetuneOptions, PerturbationOptions, PretrainOptions, UserError
+from config import (
+    BaselineOptions,
+    DemoOptions,
+    FinetuneOptions,
+    PerturbationOptions,
+    PretrainOptions,
+    SegmentationOptions,
+    UserError,
+)
 from datasets.build import stack
 from datasets.digits import DigitsOnPhotos
 from datasets.manifest import from_manifest, write_manifest
 from datasets.mask_files import MaskUnit, read_unit, unit_files
 from main.baselines.baseline_run import run_baselines
-from main.pair import load_explainee, objective, open_image_set, pretrained_explainer
-from main.perturbation_eval.evaluator import evaluate
+from main.mask_run import UnitInput, choose_images, make_masks
+from main.pair import explainee_record, load_explainee, objective, open_image_set, pretrained_explainer
+from main.perturbation_eval import evaluator as perturbation
 from main.pictures import CELL_TITLES, cells, write_sheet
 from main.seg_classification.finetuning import Settings, finetune
 from main.seg_classification.ltx_run import run_ltx
 from main.seg_classification.pretrain_run import pretrain
+from main.segmentation_eval import evaluator as segmentation
 from models.masking import upsample
 
 BASELINES = ("random", "input_gradient")
 # Order of the table: what looks at nothing first, LTX last.
-ROW_ORDER = ("random", "input_gradient", "pltx", "last", "best_loss", "best_pos")
+ROW_ORDER = ("random", "input_gradient", "oracle", "pltx", "last", "best_loss", "best_pos")
 _VALIDATION, _ONE_DIGIT_ROWS, _TWO_DIGIT_ROWS = 64, 6, 4
 
 
@@ -40,8 +51,16 @@ class Demo:
     def __init__(self, options: DemoOptions, folder: Path, device: torch.device):
         self.options, self.folder, self.device = options, folder, device
         self.common = {"explainee_model_name": options.explainee_model_name, "seed": options.seed}
-        self.common |= {"device": options.device, "num_workers": options.num_workers, "verbose": options.verbose}
-        self.common |= {"images_path": options.images_path, "labels_path": options.labels_path, "split": options.split}
+        self.common |= {
+            "device": options.device,
+            "num_workers": options.num_workers,
+            "verbose": options.verbose,
+        }
+        self.common |= {
+            "images_path": options.images_path,
+            "labels_path": options.labels_path,
+            "split": options.split,
+        }
         self.explainee = load_explainee(FinetuneOptions(**self.common)).to(device)
         self.images = open_image_set(FinetuneOptions(**self.common), self.explainee)
         self.on_digits = isinstance(self.images, DigitsOnPhotos)
@@ -85,15 +104,45 @@ class Demo:
     def _finetune_options(self) -> FinetuneOptions:
         return FinetuneOptions(**self.common, **self._explained, explainer_checkpoint=self.explainer_folder)
 
-    def score_masks(self) -> dict[str, dict]:
-        """Makes LTX and baseline masks, evaluates both, returns the summary's rows in the table's order."""
+    def make_masks(self) -> None:
+        """LTX masks, baseline maps, and on digits the true masks as if they were a method."""
         run_ltx(self._finetune_options(), self.explainee, self.images, self.folder / "ltx", self.device)
         options = BaselineOptions(**self.common, **self._explained, method="")
         run_baselines(self.explainee, self.images, self.folder / "baselines", BASELINES, self.device, options)
+        if self.on_digits:
+            self._write_oracle(dataclasses.replace(options, method="oracle"))
+
+    def _write_oracle(self, options: BaselineOptions) -> None:
+        chosen = choose_images(self.images, options)
+
+        def make(unit: UnitInput) -> MaskUnit:
+            masks = torch.stack([self.images[chosen[index]]["mask"] for index in unit.index.tolist()])
+            unit.progress(len(masks))
+            return MaskUnit(None, None, {}, {"oracle": masks.float().numpy()})
+
+        record = {"method": "oracle", "explainee": explainee_record(options, self.explainee)}
+        make_masks(
+            self.folder / "oracle", options, self.explainee, self.images, chosen,
+            {"explainee": record["explainee"]["sha256"]}, record, make, options.unit_size, self.device,
+            {"method": "oracle"},
+        )  # fmt: skip
+
+    def score_perturbation(self) -> dict[str, dict]:
+        """Rows of the perturbation metrics, in the table's order."""
+        options = {"device": self.options.device, "num_workers": self.options.num_workers}
+        return self._rows(lambda run: perturbation.evaluate(PerturbationOptions(run_folder=run, **options)))
+
+    def score_segmentation(self) -> dict[str, dict]:
+        """Rows of the segmentation metrics, in the table's order; digits have exact masks."""
+        options = {"num_workers": self.options.num_workers}
+        return self._rows(lambda run: segmentation.evaluate(SegmentationOptions(run_folder=run, **options)))
+
+    def _rows(self, evaluate) -> dict[str, dict]:
         rows = {}
-        for name in ("baselines", "ltx"):
-            rows |= evaluate(PerturbationOptions(run_folder=self.folder / name, device=self.options.device))
-        return {name: rows[name] for name in ROW_ORDER}
+        for name in ("baselines", "oracle", "ltx"):
+            if (self.folder / name).is_dir():
+                rows |= evaluate(self.folder / name)
+        return {name: rows[name] for name in ROW_ORDER if name in rows}
 
     def write_pictures(self) -> Path:
         """The first explained images, and on digits two-digit images explained for each of their classes."""
@@ -124,7 +173,9 @@ class Demo:
         pixels, classes = torch.stack([s["image"] for s in samples]).to(self.device), classes.to(self.device)
         options = self._finetune_options()
         explainer = pretrained_explainer(options, self.explainee)[0].to(self.device)
-        masks, _ = finetune(explainer, self.explainee, pixels, classes, classes, objective(options), Settings())
+        masks, _ = finetune(
+            explainer, self.explainee, pixels, classes, classes, objective(options), Settings()
+        )
         maps = upsample(masks["last"][:, None], self.explainee.input_size)[:, 0].cpu()
         rows = [cells(image, saliency) for image, saliency in zip(pixels.cpu(), maps, strict=True)]
         return rows, [f"two digits, asked for {c}" for c in classes.tolist()]
