@@ -82,12 +82,10 @@ def rebuild(description: dict[str, Any], image_size: tuple[int, int]) -> ImageSe
     kind, rest = description["kind"], {key: value for key, value in description.items() if key != "kind"}
     if kind == DIGITS:
         return DigitsOnPhotos(image_size=image_size, **rest)
-    makers = {images.kind: images for images in SEGMENTATION_SETS.values()}
-    root, labels = Path(rest["root"]), Path(rest["labels"]) if rest["labels"] else None
-    if kind == "folder":
-        return open_folder(root, image_size, labels, rest["split"])
+    makers = {"folder": open_folder} | {images.kind: images for images in SEGMENTATION_SETS.values()}
     if kind in makers:
-        return makers[kind](root, image_size, labels, rest["split"])
+        labels = Path(rest["labels"]) if rest["labels"] else None
+        return makers[kind](Path(rest["root"]), image_size, labels, rest["split"])
     raise UserError(f"unknown kind of image set: {kind}")
 
 
