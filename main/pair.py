@@ -38,6 +38,26 @@ def load_explainee(options: ExplaineeOptions) -> Explainee:
     return Explainee.from_name(options.explainee_model_name, options.explainee_checkpoint)
 
 
+def explainer_path(options: PairOptions) -> Path:
+    """Where the pair's pLTX explainer lies.
+
+    Raises:
+        UserError: there is none; the message says what to put where.
+    """
+    return find_explainer(
+        explainer_name(options),
+        options.explainee_model_name,
+        options.train_model_by_target_gt_class,
+        options.explainer_checkpoint,
+    )
+
+
+def check_images(options) -> None:
+    """Raises `UserError` where the images of `ImageOptions` are not there: before weights are downloaded."""
+    digits = options.explainee_model_name == "vit_digits"
+    open_images(options.images_path, options.labels_path, options.split, (1, 1), digits)
+
+
 def open_image_set(
     options, explainee: Explainee, images_path: str | None = None, split: str | None = None
 ) -> ImageSet:
@@ -87,13 +107,8 @@ def open_segmentation_set(options) -> ImageSet:
     )
 
 
-def new_explainer(options: PairOptions, explainee: Explainee, pretrained: bool = True) -> Explainer:
+def new_explainer(options: PairOptions, explainee: Explainee) -> Explainer:
     """An explainer with pretrained backbone and a fresh head, drawn with the options' seed.
-
-    Args:
-        options: the pair.
-        explainee: what it is to explain.
-        pretrained: see `Explainer.for_explainee`.
 
     Raises:
         UserError: unknown name or no weights.
@@ -104,7 +119,6 @@ def new_explainer(options: PairOptions, explainee: Explainee, pretrained: bool =
         explainee,
         options.activation_function,
         options.explainer_model_n_first_layers_to_freeze,
-        pretrained,
     )
 
 
@@ -114,13 +128,8 @@ def pretrained_explainer(options: PairOptions, explainee: Explainee) -> tuple[Ex
     Raises:
         UserError: there is none, or it does not fit.
     """
-    path = find_explainer(
-        explainer_name(options),
-        options.explainee_model_name,
-        options.train_model_by_target_gt_class,
-        options.explainer_checkpoint,
-    )
-    explainer = new_explainer(options, explainee, pretrained=False)
+    path = explainer_path(options)
+    explainer = new_explainer(options, explainee)
     metadata = load_explainer(path, explainer)
     log.info("pLTX explainer: %s", path)
     return explainer, path, metadata
