@@ -52,12 +52,6 @@ def explainer_path(options: PairOptions) -> Path:
     )
 
 
-def check_images(options) -> None:
-    """Raises `UserError` where the images of `ImageOptions` are not there: before weights are downloaded."""
-    digits = options.explainee_model_name == "vit_digits"
-    open_images(options.images_path, options.labels_path, options.split, (1, 1), digits)
-
-
 def open_image_set(
     options, explainee: Explainee, images_path: str | None = None, split: str | None = None
 ) -> ImageSet:
@@ -72,20 +66,26 @@ def open_image_set(
     Raises:
         UserError: no such images, or a label outside the classes.
     """
-    if getattr(options, "dataset_type", None) is not None:
-        if images_path or options.images_path:
-            raise UserError("--images-path and --dataset-type exclude each other; pass one of them")
-        images = open_segmentation_set(options)
-    else:
-        images = open_images(
-            images_path or options.images_path,
-            options.labels_path,
-            split or options.split,
-            explainee.input_size,
-            digits=options.explainee_model_name == "vit_digits",
-        )
+    images = _open(options, explainee.input_size, images_path, split)
     check_labels(images, explainee.num_classes)
     return images
+
+
+def check_images(options) -> None:
+    """Raises `UserError` where `open_image_set` will find no images: before weights are downloaded."""
+    _open(options, (1, 1))
+
+
+def _open(
+    options, size: tuple[int, int], images_path: str | None = None, split: str | None = None
+) -> ImageSet:
+    if getattr(options, "dataset_type", None) is None:
+        digits = options.explainee_model_name == "vit_digits"
+        path, split = images_path or options.images_path, split or options.split
+        return open_images(path, options.labels_path, split, size, digits)
+    if images_path or options.images_path:
+        raise UserError("--images-path and --dataset-type exclude each other; pass one of them")
+    return open_segmentation_set(options)
 
 
 def open_segmentation_set(options) -> ImageSet:
