@@ -38,6 +38,20 @@ def load_explainee(options: ExplaineeOptions) -> Explainee:
     return Explainee.from_name(options.explainee_model_name, options.explainee_checkpoint)
 
 
+def explainer_path(options: PairOptions) -> Path:
+    """Where the pair's pLTX explainer lies.
+
+    Raises:
+        UserError: there is none; the message says what to put where.
+    """
+    return find_explainer(
+        explainer_name(options),
+        options.explainee_model_name,
+        options.train_model_by_target_gt_class,
+        options.explainer_checkpoint,
+    )
+
+
 def open_image_set(
     options, explainee: Explainee, images_path: str | None = None, split: str | None = None
 ) -> ImageSet:
@@ -52,20 +66,26 @@ def open_image_set(
     Raises:
         UserError: no such images, or a label outside the classes.
     """
-    if getattr(options, "dataset_type", None) is not None:
-        if images_path or options.images_path:
-            raise UserError("--images-path and --dataset-type exclude each other; pass one of them")
-        images = open_segmentation_set(options)
-    else:
-        images = open_images(
-            images_path or options.images_path,
-            options.labels_path,
-            split or options.split,
-            explainee.input_size,
-            digits=options.explainee_model_name == "vit_digits",
-        )
+    images = _open(options, explainee.input_size, images_path, split)
     check_labels(images, explainee.num_classes)
     return images
+
+
+def check_images(options) -> None:
+    """Raises `UserError` where `open_image_set` will find no images: before weights are downloaded."""
+    _open(options, (1, 1))
+
+
+def _open(
+    options, size: tuple[int, int], images_path: str | None = None, split: str | None = None
+) -> ImageSet:
+    if getattr(options, "dataset_type", None) is None:
+        digits = options.explainee_model_name == "vit_digits"
+        path, split = images_path or options.images_path, split or options.split
+        return open_images(path, options.labels_path, split, size, digits)
+    if images_path or options.images_path:
+        raise UserError("--images-path and --dataset-type exclude each other; pass one of them")
+    return open_segmentation_set(options)
 
 
 def open_segmentation_set(options) -> ImageSet:
@@ -87,13 +107,8 @@ def open_segmentation_set(options) -> ImageSet:
     )
 
 
-def new_explainer(options: PairOptions, explainee: Explainee, pretrained: bool = True) -> Explainer:
+def new_explainer(options: PairOptions, explainee: Explainee) -> Explainer:
     """An explainer with pretrained backbone and a fresh head, drawn with the options' seed.
-
-    Args:
-        options: the pair.
-        explainee: what it is to explain.
-        pretrained: see `Explainer.for_explainee`.
 
     Raises:
         UserError: unknown name or no weights.
@@ -104,7 +119,6 @@ def new_explainer(options: PairOptions, explainee: Explainee, pretrained: bool =
         explainee,
         options.activation_function,
         options.explainer_model_n_first_layers_to_freeze,
-        pretrained,
     )
 
 
@@ -114,13 +128,8 @@ def pretrained_explainer(options: PairOptions, explainee: Explainee) -> tuple[Ex
     Raises:
         UserError: there is none, or it does not fit.
     """
-    path = find_explainer(
-        explainer_name(options),
-        options.explainee_model_name,
-        options.train_model_by_target_gt_class,
-        options.explainer_checkpoint,
-    )
-    explainer = new_explainer(options, explainee, pretrained=False)
+    path = explainer_path(options)
+    explainer = new_explainer(options, explainee)
     metadata = load_explainer(path, explainer)
     log.info("pLTX explainer: %s", path)
     return explainer, path, metadata

@@ -28,7 +28,12 @@ class Metric(Protocol):
 
 
 def score_units(
-    options, folder: Path, run: dict, title: str, prepare: Callable[[], Callable[[MaskUnit], dict]]
+    options,
+    folder: Path,
+    run: dict,
+    title: str,
+    prepare: Callable[[], Callable[[MaskUnit], dict]],
+    metrics: Sequence[str] = (),
 ) -> list[dict[str, np.ndarray]] | None:
     """Scores this process's share of a run's mask files, each into a part that is not made again.
 
@@ -38,23 +43,27 @@ def score_units(
         run: the run's run.json.
         title: what the progress bar says.
         prepare: called where anything is to be scored; returns what scores one unit.
+        metrics: names of the metrics; parts that were made with other ones are made again.
 
     Returns:
         The parts of all mask files in their order; None while other shards have still to make or score some.
 
     Raises:
-        UserError: there are no mask files.
+        UserError: there are no mask files, or no file where `exclude_manifest` says.
     """
+    if options.exclude_manifest is not None:
+        read_names(options.exclude_manifest)  # before hours of scoring, not after
     expected = _expected_files(options.run_folder, run)
     mine = shard_of(expected, options.num_shards, options.shard_index)
-    todo = [file for file in mine if file.is_file() and not part_path(folder, file).is_file()]
+    todo = [file for file in mine if file.is_file() and not _is_scored(folder, file, metrics)]
     if todo:
         score = prepare()
         for file in tqdm(todo, desc=title, unit="file"):
-            write_part(part_path(folder, file), score(read_unit(file)))
+            scores = score(read_unit(file)) | {"metrics": np.array(metrics, dtype=str)}
+            write_part(part_path(folder, file), scores)
     made = [file for file in expected if file.is_file()]
     shared = len(mine) < len(expected)
-    if (shared and len(made) < len(expected)) or not all(part_path(folder, file).is_file() for file in made):
+    if (shared and len(made) < len(expected)) or not all(_is_scored(folder, file, metrics) for file in made):
         log.warning("other shards have still to make or score mask files; the last one adds up")
         return None
     if len(made) < len(expected):
@@ -62,6 +71,12 @@ def score_units(
             "only %d of %d mask files are there; their images alone are scored", len(made), len(expected)
         )
     return [read_part(part_path(folder, file)) for file in made or unit_files(options.run_folder)]
+
+
+def _is_scored(folder: Path, file: Path, metrics: Sequence[str]) -> bool:
+    """Whether a mask file has been scored by these metrics."""
+    path = part_path(folder, file)
+    return path.is_file() and read_part(path).get("metrics", np.array([])).tolist() == list(metrics)
 
 
 def _expected_files(run_folder: Path, run: dict) -> list[Path]:

@@ -51,12 +51,6 @@ def git_commit() -> str:
         return "unknown"
 
 
-def file_sha256(path: str | Path) -> str:
-    """SHA-256 of a file's content."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def open_run(folder: Path, options, identity: dict[str, Any], record: dict[str, Any] | None = None) -> dict:
     """Starts a run folder, or goes on in it.
 

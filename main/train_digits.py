@@ -7,13 +7,13 @@ and goes on where it was when killed and repeated.
 """
 
 import sys
+from pathlib import Path
 
-sys.path[0] = sys.path[0] if __package__ else __file__.rsplit("main", 1)[0]
+sys.path[0] = sys.path[0] if __package__ else str(Path(__file__).parents[1])
 
 import json
 import logging
 import time
-from pathlib import Path
 
 import torch
 from torch.nn import functional as F

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from config import UserError
 from models.checkpoints import load_safetensors, save_safetensors
 from models.explainee import Explainee
-from models.registry import InputSpec, create_model, input_spec, load_pretrained, pair_folder
+from models.registry import InputSpec, input_spec, load_pretrained, pair_folder
 
 log = logging.getLogger(__name__)
 
@@ -70,17 +70,9 @@ class Explainer(nn.Module):
 
     @classmethod
     def for_explainee(
-        cls, name: str, explainee: Explainee, activation: str = "sigmoid",
-        n_first_layers_to_freeze: int = 0, pretrained: bool = True,
-    ) -> "Explainer":  # fmt: skip
-        """An explainer that starts from the explainee's own backbone where the name is the same.
-
-        Args:
-            name: alias or timm name.
-            explainee: what it is to explain.
-            activation: from head output to mask.
-            n_first_layers_to_freeze: freezes so many first transformer blocks too.
-            pretrained: load another architecture's pretrained weights; False where all weights follow anyway.
+        cls, name: str, explainee: Explainee, activation: str = "sigmoid", n_first_layers_to_freeze: int = 0
+    ) -> "Explainer":
+        """An explainer with pretrained weights: the explainee's own where the architecture is the same.
 
         Raises:
             UserError: unknown name or no weights.
@@ -88,7 +80,7 @@ class Explainer(nn.Module):
         if name == explainee.name:
             backbone, spec = copy.deepcopy(explainee.model), explainee.spec
         else:
-            backbone = load_pretrained(name) if pretrained else create_model(name)
+            backbone = load_pretrained(name)
             spec = input_spec(backbone)
         return cls(backbone, spec, name, activation, n_first_layers_to_freeze)
 

@@ -44,7 +44,8 @@ def evaluate(options: PerturbationOptions) -> dict[str, dict]:
         chosen = from_manifest(options.run_folder / "manifest.csv", images)
         return lambda unit: score_unit(explainee, images, chosen, unit, score_class, options, device)
 
-    parts = results.score_units(options, folder, run, PROTOCOL, prepare)
+    names = [metric.name for metric in METRICS]
+    parts = results.score_units(options, folder, run, PROTOCOL, prepare, names)
     return {} if parts is None else _add_up(folder, options, run, score_class, parts)
 
 

@@ -14,7 +14,7 @@ sys.path[0] = sys.path[0] if __package__ else str(Path(__file__).parents[2])
 import config
 from config import FinetuneOptions, PerturbationOptions
 from main import cli, results
-from main.pair import load_explainee, open_image_set
+from main.pair import check_images, explainer_path, load_explainee, open_image_set
 from main.perturbation_eval.evaluator import evaluate
 from main.seg_classification.ltx_run import default_run_name, run_ltx
 
@@ -22,6 +22,8 @@ from main.seg_classification.ltx_run import default_run_name, run_ltx
 def main(options: FinetuneOptions) -> tuple[Path, dict]:
     """Makes the masks and, unless told not to, evaluates them."""
     device = cli.pick_device(options.device)
+    check_images(options)
+    explainer_path(options)
     explainee = load_explainee(options).to(device)
     images = open_image_set(options, explainee)
     name = options.run_name or default_run_name(options, images.describe()["kind"])

@@ -52,11 +52,6 @@ class StackedExplainer:
         for slot in range(n_slots):
             self.reset(slot)
 
-    @property
-    def bytes_per_slot(self) -> int:
-        """Memory of one copy: weights, gradient and the two moments of AdamW."""
-        return 4 * self.start.numel() * self.start.element_size()
-
     def reset(self, slot: int) -> None:
         """Back to the explainer's weights and a fresh optimiser."""
         row = self._rows[slot]

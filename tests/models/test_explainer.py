@@ -215,17 +215,6 @@ def test_backbone_starts_from_the_explainees_own_weights(make_explainee):
     assert explainee(torch.rand(1, 3, 32, 32)).shape == (1, 5)  # it has kept its classifier
 
 
-def test_another_backbone_needs_no_pretrained_weights_where_its_own_follow(make_explainee, monkeypatch):
-    from models import explainer as module
-
-    asked = []
-    monkeypatch.setattr(module, "load_pretrained", lambda name: asked.append(name) or create_model(name))
-    Explainer.for_explainee("test_vit", make_explainee("cnn"))
-    assert asked == ["test_vit"]
-    assert Explainer.for_explainee("test_vit", make_explainee("cnn"), pretrained=False).name == "test_vit"
-    assert asked == ["test_vit"]
-
-
 def test_a_backbone_whose_tokens_fit_no_grid():
     class Odd(torch.nn.Module):
         num_prefix_tokens = 0
