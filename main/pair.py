@@ -37,6 +37,13 @@ def load_explainee(options: ExplaineeOptions) -> Explainee:
     return Explainee.from_name(options.explainee_model_name, options.explainee_checkpoint)
 
 
+def model_to_explain(explainee: Explainee, options) -> Explainee:
+    """The model whose decisions the maps explain: the explainee, or with `SanityOptions` its random twin."""
+    if not options.randomise_weights:
+        return explainee
+    return explainee.with_random_weights(options.seed).to(explainee.mean.device)
+
+
 def open_image_set(
     options, explainee: Explainee, images_path: str | None = None, split: str | None = None
 ) -> ImageSet:

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from models.registry import InputSpec, input_spec, load_pretrained
+from models.registry import InputSpec, create_model, input_spec, load_pretrained
 
 
 class Explainee(nn.Module):
@@ -35,6 +35,18 @@ class Explainee(nn.Module):
         """
         model = load_pretrained(name, checkpoint)
         return cls(model, input_spec(model), name)
+
+    def with_random_weights(self, seed: int) -> "Explainee":
+        """The same architecture with weights as its initialiser draws them, for sanity checks.
+
+        Raises:
+            UserError: the model is not one that timm makes by name.
+        """
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = create_model(self.name, self.num_classes)
+        mean, std = (tuple(values.flatten().tolist()) for values in (self.mean, self.std))
+        return Explainee(model, InputSpec(self.input_size, mean, std), self.name)
 
     @property
     def num_classes(self) -> int:
