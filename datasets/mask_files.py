@@ -70,6 +70,19 @@ def unit_path(folder: Path, unit: range) -> Path:
     return Path(folder) / FOLDER / f"{unit.start:06d}-{unit.stop - 1:06d}.h5"
 
 
+def unit_holding(folder: Path, position: int) -> Path:
+    """File of the work unit that a position in the run's manifest belongs to.
+
+    Raises:
+        UserError: it has not been made.
+    """
+    for path in unit_files(folder):
+        first, _, last = path.stem.partition("-")
+        if int(first) <= position <= int(last):
+            return path
+    raise UserError(f"{folder} has no mask file of image {position} of its manifest")
+
+
 def write_unit(path: Path, unit: MaskUnit) -> None:
     """Writes a mask file, whole or not at all."""
 

@@ -116,6 +116,8 @@ def make_masks(
         "score_class": options.score_class,
         "n_images": len(chosen),
         "candidates": candidates,
+        "unit_size": unit_size,
+        "input_size": list(explainee.input_size),
     }
     run = open_run(folder, options, identity, record)
     if not (folder / "manifest.csv").is_file():

@@ -2,15 +2,22 @@
 
 import csv
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from tqdm import tqdm
 
 from config import UserError
+from datasets.manifest import read_names
+from datasets.mask_files import MaskUnit, read_unit, unit_files, unit_path, units
 from main.run_folder import write_json
+from main.shards import shard_of
 from models.checkpoints import replace_file
+
+log = logging.getLogger(__name__)
 
 
 class Metric(Protocol):
@@ -18,6 +25,72 @@ class Metric(Protocol):
 
     name: str
     higher_is_better: bool
+
+
+def score_units(
+    options, folder: Path, run: dict, title: str, prepare: Callable[[], Callable[[MaskUnit], dict]]
+) -> list[dict[str, np.ndarray]] | None:
+    """Scores this process's share of a run's mask files, each into a part that is not made again.
+
+    Args:
+        options: `run_folder`, `num_shards` and `shard_index`.
+        folder: results folder.
+        run: the run's run.json.
+        title: what the progress bar says.
+        prepare: called where anything is to be scored; returns what scores one unit.
+
+    Returns:
+        The parts of all mask files in their order; None while other shards have still to make or score some.
+
+    Raises:
+        UserError: there are no mask files.
+    """
+    expected = _expected_files(options.run_folder, run)
+    mine = shard_of(expected, options.num_shards, options.shard_index)
+    todo = [file for file in mine if file.is_file() and not part_path(folder, file).is_file()]
+    if todo:
+        score = prepare()
+        for file in tqdm(todo, desc=title, unit="file"):
+            write_part(part_path(folder, file), score(read_unit(file)))
+    made = [file for file in expected if file.is_file()]
+    shared = len(mine) < len(expected)
+    if (shared and len(made) < len(expected)) or not all(part_path(folder, file).is_file() for file in made):
+        log.warning("other shards have still to make or score mask files; the last one adds up")
+        return None
+    if len(made) < len(expected):
+        log.warning(
+            "only %d of %d mask files are there; their images alone are scored", len(made), len(expected)
+        )
+    return [read_part(part_path(folder, file)) for file in made or unit_files(options.run_folder)]
+
+
+def _expected_files(run_folder: Path, run: dict) -> list[Path]:
+    """The mask files that a run has when it is finished."""
+    if "unit_size" not in run:
+        return unit_files(run_folder)
+    return [unit_path(run_folder, unit) for unit in units(run["n_images"], run["unit_size"])]
+
+
+def kept_images(options, index: np.ndarray) -> tuple[list[str], np.ndarray]:
+    """Names of the run's images by position, and which of the scored ones (N,) are not excluded.
+
+    Args:
+        options: `run_folder` and `exclude_manifest`.
+        index: (N,) positions that were scored.
+
+    Raises:
+        UserError: none is left.
+    """
+    names = read_names(Path(options.run_folder) / "manifest.csv")
+    keep = np.ones(len(index), bool)
+    if options.exclude_manifest is not None:
+        excluded = set(read_names(options.exclude_manifest))
+        keep = np.array([names[i] not in excluded for i in index])
+    if not keep.any():
+        raise UserError(
+            f"--exclude-manifest {options.exclude_manifest} leaves no image of {options.run_folder}"
+        )
+    return names, keep
 
 
 def part_path(folder: Path, file: Path) -> Path:

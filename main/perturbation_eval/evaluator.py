@@ -1,26 +1,21 @@
 """From the mask files of a run folder to perturbation metrics, unit by unit."""
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from config import PerturbationOptions, UserError
 from datasets.build import batches, rebuild
-from datasets.manifest import from_manifest, read_names
-from datasets.mask_files import MaskUnit, read_unit, unit_files
+from datasets.manifest import from_manifest
+from datasets.mask_files import MaskUnit
 from main import cli, results
 from main.pair import explainee_of_run
 from main.perturbation_eval.curves import N_STEPS, read_class
 from main.perturbation_eval.metrics import METRICS, MapView, RemovalAuc
 from main.pictures import plot_curves
 from main.run_folder import read_run
-from main.shards import shard_of
-
-log = logging.getLogger(__name__)
 
 PROTOCOL = "perturbation"
 CURVES = tuple(metric for metric in METRICS if isinstance(metric, RemovalAuc))
@@ -39,25 +34,18 @@ def evaluate(options: PerturbationOptions) -> dict[str, dict]:
         UserError: no run folder, no mask files, images or weights that are no longer there.
     """
     run = read_run(options.run_folder)
-    files = unit_files(options.run_folder)
     score_class = options.score_class or run["score_class"]
     folder = _results_folder(options, score_class)
     device = cli.pick_device(options.device)
-    explainee = None
-    mine = shard_of(list(range(len(files))), options.num_shards, options.shard_index)
-    todo = [files[i] for i in mine if not results.part_path(folder, files[i]).is_file()]
-    if todo:
+
+    def prepare():
         explainee = explainee_of_run(run).to(device)
         images = rebuild(run["dataset"], explainee.input_size)
         chosen = from_manifest(options.run_folder / "manifest.csv", images)
-        for file in tqdm(todo, desc="perturbation", unit="file"):
-            scores = score_unit(explainee, images, chosen, read_unit(file), score_class, options, device)
-            results.write_part(results.part_path(folder, file), scores)
-    parts = [results.part_path(folder, file) for file in files]
-    if not all(part.is_file() for part in parts):
-        log.warning("other shards have still to score their mask files; the last one adds up")
-        return {}
-    return _add_up(folder, options, run, score_class, [results.read_part(part) for part in parts])
+        return lambda unit: score_unit(explainee, images, chosen, unit, score_class, options, device)
+
+    parts = results.score_units(options, folder, run, PROTOCOL, prepare)
+    return {} if parts is None else _add_up(folder, options, run, score_class, parts)
 
 
 def score_unit(
@@ -134,15 +122,7 @@ def _add_up(
     """Writes per_image.csv, summary.json and curves.png from all parts; returns the summary's rows."""
     index, scored = (np.concatenate([part[key] for part in parts]) for key in ("index", "scored"))
     values, curves = (np.concatenate([part[key] for part in parts], axis=1) for key in ("values", "curves"))
-    names = read_names(Path(options.run_folder) / "manifest.csv")
-    keep = np.ones(len(index), bool)
-    if options.exclude_manifest is not None:
-        excluded = set(read_names(options.exclude_manifest))
-        keep = np.array([names[i] not in excluded for i in index])
-        if not keep.any():
-            raise UserError(
-                f"--exclude-manifest {options.exclude_manifest} leaves no image of {options.run_folder}"
-            )
+    names, keep = results.kept_images(options, index)
     variants = parts[0]["variants"].tolist()
     results.write_per_image(
         folder / "per_image.csv",
