@@ -313,7 +313,18 @@ class PretrainOptions(RunOptions, PlaceOptions, ImageOptions, PairOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LtxOptions(RunOptions, ShardOptions, PlaceOptions, PairOptions):
+class SanityOptions:
+    """The sanity check of saliency maps by randomised weights (Adebayo et al. 2018)."""
+
+    randomise_weights: bool = option(
+        False,
+        "sanity check: explain the model with its weights drawn anew; the true one still scores the maps",
+        group="sanity check",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LtxOptions(RunOptions, ShardOptions, PlaceOptions, SanityOptions, PairOptions):
     """Making LTX masks (or pLTX masks with --RUN-BASE-MODEL True), whatever the images."""
 
     ignored_flags: ClassVar[tuple[str, ...]] = (
@@ -345,6 +356,9 @@ class LtxOptions(RunOptions, ShardOptions, PlaceOptions, PairOptions):
     batch_size: int = option(16, "images finetuned side by side", group="finetuning", free=True)
     unit_size: int = option(256, "images per mask file", group="finetuning", metavar="N")
     evaluate: bool = option(True, "score the masks at the end", group="finetuning", free=True)
+    metrics: str = option(
+        "fast", "which metrics, see run_perturbation_eval.py", group="finetuning", free=True
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -380,13 +394,30 @@ class SegStageAOptions(SegStageBOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BaselineOptions(RunOptions, ShardOptions, PlaceOptions, ChosenImageOptions, ExplaineeOptions):
+class BaselineOptions(
+    RunOptions, ShardOptions, PlaceOptions, ChosenImageOptions, SanityOptions, ExplaineeOptions
+):
     """`run_baselines.py`: other methods' saliency maps, in the same mask files."""
 
-    method: str = option(MISSING, "NAME[,NAME...] of the methods, see above", metavar="NAME[,NAME...]")
+    method: str = option(MISSING, "methods, separated by commas, or 'all'", metavar="NAME[,NAME...]")
     batch_size: int = option(8, "images explained at once", free=True)
     unit_size: int = option(256, "images per mask file", metavar="N")
     evaluate: bool = option(True, "score the maps at the end", free=True)
+    metrics: str = option("fast", "which metrics, see run_perturbation_eval.py", free=True)
+    select_best_of: int = option(
+        1, "also keep, of N smoothing strengths, the map with the lowest POS (LTX tries 25)", metavar="N"
+    )
+    smoothgrad_samples: int = option(50, "noisy copies", group="methods")
+    smoothgrad_noise: float = option(0.15, "their noise, as a share of the image's range", group="methods")
+    ig_steps: int = option(50, "steps of integrated gradients", group="methods")
+    rise_masks: int = option(4000, "masks of RISE", group="methods")
+    rise_grid: int = option(7, "cells of a mask of RISE, a side", group="methods")
+    maps_path: Path | None = option(
+        None, "folder of .npy or .png maps, for --method import", group="methods", metavar="DIR"
+    )
+    maps_name: str | None = option(
+        None, "how to name imported maps (default: the folder's name)", group="methods"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,7 @@
 """A run that makes masks: its folder, its images, and its work units, for every method alike."""
 
 import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,9 @@ from datasets.mask_files import MaskUnit, unit_path, units, write_unit
 from main.run_folder import open_run
 from main.shards import shard_of
 from models.explainee import Explainee
+
+# Ends the name of every variant that was made for a model with random weights.
+RANDOMISED = "_randomised"
 
 
 @dataclass
@@ -90,7 +94,7 @@ def make_masks(
         images: the image set.
         chosen: positions of the run's images.
         identity: what else makes the run what it is (weights, ...).
-        record: further content of run.json.
+        record: further content of run.json; `candidates` says how many maps each variant was chosen from.
         method: makes the maps of one unit; gets `UnitInput`, returns a `MaskUnit` with maps and arrays.
         unit_size: images per mask file.
         device: where to compute.
@@ -103,12 +107,15 @@ def make_masks(
         UserError: the folder holds another run, or an image cannot be read.
     """
     needs_labels(images, chosen, options)
+    suffix = RANDOMISED if getattr(options, "randomise_weights", False) else ""
+    candidates = {variant + suffix: n for variant, n in record.get("candidates", {}).items()}
     names = hashlib.sha256("\n".join(images.names[index] for index in chosen).encode()).hexdigest()
     identity = identity | {"images": names, "dataset": images.describe() | {"root": None, "labels": None}}
     record = record | {
         "dataset": images.describe(),
         "score_class": options.score_class,
         "n_images": len(chosen),
+        "candidates": candidates,
         "unit_size": unit_size,
         "input_size": list(explainee.input_size),
     }
@@ -122,10 +129,13 @@ def make_masks(
     ]
     attributes = attributes | {"run_hash": run["hash"], "score_class": options.score_class}
     attributes |= {"explainee": explainee.name, "input_size": list(explainee.input_size)}
+    attributes["candidates"] = json.dumps(candidates)
     with tqdm(total=sum(map(len, todo)), desc=folder.name, unit="image") as bar:
         for unit in todo:
             made = _make_unit(explainee, images, chosen, unit, options, method, device, bar)
             made.attributes = attributes
+            for group in ("token_masks", "saliency"):
+                setattr(made, group, {name + suffix: maps for name, maps in getattr(made, group).items()})
             write_unit(unit_path(folder, unit), made)
     return run
 

@@ -50,6 +50,11 @@ def explainer_path(options: PairOptions) -> Path:
         options.train_model_by_target_gt_class,
         options.explainer_checkpoint,
     )
+def model_to_explain(explainee: Explainee, options) -> Explainee:
+    """The model whose decisions the maps explain: the explainee, or with `SanityOptions` its random twin."""
+    if not options.randomise_weights:
+        return explainee
+    return explainee.with_random_weights(options.seed).to(explainee.mean.device)
 
 
 def open_image_set(

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from models.registry import InputSpec, input_spec, load_pretrained
+from models.registry import InputSpec, create_model, input_spec, load_pretrained
 
 
 class Explainee(nn.Module):
@@ -36,6 +36,17 @@ class Explainee(nn.Module):
         """
         model = load_pretrained(name, checkpoint)
         return cls(model, input_spec(model), name)
+
+    def with_random_weights(self, seed: int) -> "Explainee":
+        """The same architecture with weights as its initialiser draws them, for sanity checks.
+
+        Raises:
+            UserError: the model is not one that timm makes by name.
+        """
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = create_model(self.name, self.num_classes)
+        return Explainee(model, self.spec, self.name)
 
     @cached_property
     def num_classes(self) -> int:

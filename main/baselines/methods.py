@@ -3,27 +3,94 @@
 import difflib
 
 from config import UserError
-from main.baselines import simple
+from main.baselines import (
+    attention,
+    cams,
+    full_grad,
+    gradients,
+    imported,
+    rise,
+    simple,
+    transformer_attribution,
+)
 from main.baselines.base import Baseline
+from main.baselines.layers import CamModel
+from models.explainee import Explainee
+
+ALL = "all"
+_CAPTUM = ("captum", "captum")
+_GRAD_CAM = ("pytorch_grad_cam", "grad-cam")
+_attention, _vit = attention.check_attention, transformer_attribution.check_plain_vit
 
 BASELINES = {
     "random": Baseline(simple.random_map, "uniform noise"),
+    "centre_gaussian": Baseline(simple.centre_gaussian, "Gaussian in the middle"),
     "input_gradient": Baseline(simple.input_gradient, "Simonyan et al. 2014"),
+    "smoothgrad": Baseline(gradients.smoothgrad, "Smilkov et al. 2017 (captum)", package=_CAPTUM),
+    "integrated_gradients": Baseline(
+        gradients.integrated_gradients, "Sundararajan et al. 2017 (captum)", package=_CAPTUM
+    ),
+    "grad_cam": Baseline(
+        cams.grad_cam, "Selvaraju et al. 2017 (pytorch-grad-cam)", CamModel, package=_GRAD_CAM
+    ),
+    "grad_cam_plus_plus": Baseline(
+        cams.grad_cam_plus_plus, "Chattopadhyay et al. 2018 (pytorch-grad-cam)", CamModel, package=_GRAD_CAM
+    ),
+    "layer_cam": Baseline(
+        cams.layer_cam, "Jiang et al. 2021 (pytorch-grad-cam)", CamModel, package=_GRAD_CAM
+    ),
+    "ablation_cam": Baseline(cams.ablation_cam, "Desai & Ramaswamy 2020", CamModel),
+    "full_grad": Baseline(full_grad.full_grad, "Srinivas & Fleuret 2019"),
+    "rise": Baseline(rise.rise, "Petsiuk et al. 2018"),
+    "raw_attention": Baseline(attention.raw_attention, "last block's attention", _attention),
+    "attention_rollout": Baseline(attention.attention_rollout, "Abnar & Zuidema 2020", _attention),
+    "generic_attention": Baseline(attention.generic_attention, "Chefer et al. 2021b", _attention),
+    "transformer_attribution": Baseline(
+        transformer_attribution.transformer_attribution, "Chefer et al. 2021a", _vit
+    ),
+    "legrad": Baseline(attention.legrad, "Bousselham et al. 2024", _attention),
+    imported.METHOD: Baseline(imported.imported, "imported maps"),
 }
 
 
 def parse_methods(text: str) -> list[str]:
-    """Method names of `NAME[,NAME...]`, each once, in the order given.
+    """Method names of `NAME[,NAME...]`, each once, in the order given; `all` stays as it is.
 
     Raises:
-        UserError: a name that there is not; the message lists those there are.
+        UserError: a name that there is not, or a package that is not installed.
     """
     names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     for name in names:
-        if name not in BASELINES:
+        if name not in BASELINES and name != ALL:
             near = difflib.get_close_matches(name, BASELINES, n=1)
             hint = f" (did you mean {near[0]}?)" if near else ""
-            raise UserError(f"--method {name}: no such method{hint}; there are {', '.join(BASELINES)}")
+            raise UserError(f"--method {name}: no such method{hint}; there are {', '.join(BASELINES)}, all")
     if not names:
-        raise UserError(f"--method names no method; there are {', '.join(BASELINES)}")
+        raise UserError(f"--method names no method; there are {', '.join(BASELINES)}, all")
+    for name in BASELINES if ALL in names else names:
+        BASELINES[name].check_package(name)
     return names
+
+
+def resolve_methods(names: list[str], explainee: Explainee) -> list[str]:
+    """`all` replaced by every method that works for the explainee's architecture.
+
+    Raises:
+        UserError: a method that was asked for by name does not work for it.
+    """
+    chosen = []
+    for name in names:
+        if name == ALL:
+            chosen += [other for other in BASELINES if other != imported.METHOD and _works(other, explainee)]
+        else:
+            BASELINES[name].applies(explainee)
+            chosen.append(name)
+    return list(dict.fromkeys(chosen))
+
+
+def _works(name: str, explainee: Explainee) -> bool:
+    try:
+        BASELINES[name].applies(explainee)
+    except UserError:
+        return False
+    return True

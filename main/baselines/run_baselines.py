@@ -1,8 +1,11 @@
 """Other methods' saliency maps in the same mask files, scored by the same evaluator.
 
-    python main/baselines/run_baselines.py --method random,input_gradient --explainee-model-name vit_base_224
+    python main/baselines/run_baselines.py --method grad_cam,rise --explainee-model-name vit_base_224
 
-Goes on where it was when killed and repeated.
+Any model: random, centre_gaussian, input_gradient, smoothgrad, integrated_gradients, grad_cam,
+grad_cam_plus_plus, layer_cam, ablation_cam, full_grad, rise. ViTs also: raw_attention, attention_rollout,
+generic_attention, transformer_attribution, legrad. Maps of another tool: import (with --maps-path).
+`all` is every method that works for the explainee. Goes on where it was when killed and repeated.
 """
 
 import sys

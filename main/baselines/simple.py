@@ -1,33 +1,34 @@
-"""Baselines that need nothing but the explainee, or not even that."""
-
-import hashlib
+"""Baselines that need nothing but the explainee's gradient, or not even the explainee."""
 
 import torch
 from torch import Tensor
 
 from config import BaselineOptions
-from main.baselines.base import Batch
+from main.baselines.base import Batch, image_generator
 from models.explainee import Explainee
+
+# Standard deviation of the centre map, as a share of each side.
+_CENTRE_SIGMA = 0.25
 
 
 def random_map(explainee: Explainee, batch: Batch, options: BaselineOptions) -> Tensor:
     """Uniform noise, drawn for each image from the seed and the image's name."""
     h, w = batch.images.shape[-2:]
-    maps = []
-    for name in batch.names:
-        digest = hashlib.sha256(f"{options.seed}:{name}".encode()).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-        maps.append(torch.rand(h, w, generator=generator))
+    maps = [torch.rand(h, w, generator=image_generator(options.seed, name)) for name in batch.names]
     return torch.stack(maps).to(batch.images.device)
+
+
+def centre_gaussian(explainee: Explainee, batch: Batch, options: BaselineOptions) -> Tensor:
+    """The same for every image: a Gaussian in the middle, its sigma a quarter of each side."""
+    curves = []
+    for side in batch.images.shape[-2:]:
+        place = (torch.arange(side, device=batch.images.device) + 0.5) / side - 0.5
+        curves.append(torch.exp(-(place**2) / (2 * _CENTRE_SIGMA**2)))
+    return torch.outer(*curves).expand(len(batch.images), -1, -1)
 
 
 def input_gradient(explainee: Explainee, batch: Batch, options: BaselineOptions) -> Tensor:
     """Largest absolute derivative of the class's logit over the channels (Simonyan et al. 2014)."""
-    return class_gradient(explainee, batch.images, batch.classes).abs().amax(1)
-
-
-def class_gradient(explainee: Explainee, images: Tensor, classes: Tensor) -> Tensor:
-    """Derivative of each image's class logit by its pixels, (B, 3, H, W)."""
-    images = images.detach().requires_grad_(True)
-    logits = explainee(images).gather(1, classes[:, None]).sum()
-    return torch.autograd.grad(logits, images)[0]
+    images = batch.images.detach().requires_grad_(True)
+    logits = explainee(images).gather(1, batch.classes[:, None]).sum()
+    return torch.autograd.grad(logits, images)[0].abs().amax(1)

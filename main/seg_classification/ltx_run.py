@@ -7,7 +7,14 @@ from config import FinetuneOptions, UserError
 from datasets.base import ImageSet
 from datasets.mask_files import MaskUnit
 from main.mask_run import UnitInput, choose_images, make_masks
-from main.pair import explainee_record, explainer_name, objective, pretrained_explainer, weights_sha256
+from main.pair import (
+    explainee_record,
+    explainer_name,
+    model_to_explain,
+    objective,
+    pretrained_explainer,
+    weights_sha256,
+)
 from main.seg_classification.finetuning import Settings, finetune, pltx
 from models.checkpoints import load_state
 from models.explainee import Explainee
@@ -44,7 +51,9 @@ def run_ltx(options: FinetuneOptions, explainee: Explainee, images: ImageSet, fo
         "explainee": explainee_record(options, explainee),
         "explainer": {"name": explainer.name, "checkpoint": str(path), "sha256": identity["explainer"]}
         | metadata,
+        "candidates": candidates(options),
     }
+    explained = model_to_explain(explainee, options)
 
     def make(unit: UnitInput) -> MaskUnit:
         if options.RUN_BASE_MODEL:
@@ -52,7 +61,7 @@ def run_ltx(options: FinetuneOptions, explainee: Explainee, images: ImageSet, fo
             unit.progress(len(unit.images))
         else:
             masks, figures = finetune(
-                explainer, explainee, unit.images, unit.classes, unit.scored, objective(options), settings,
+                explainer, explained, unit.images, unit.classes, unit.scored, objective(options), settings,
                 unit.progress,
             )  # fmt: skip
         arrays = {name: values.cpu().numpy() for name, values in figures.items()}
@@ -79,7 +88,16 @@ def default_run_name(options: FinetuneOptions, images_name: str) -> str:
     """Folder name from the pair, the class that is explained and the method."""
     pair = pair_folder(explainer_name(options), options.explainee_model_name).name
     kind = "target" if options.train_model_by_target_gt_class else "predicted"
-    return f"{images_name}-{pair}-{kind}-{'pltx' if options.RUN_BASE_MODEL else 'ltx'}"
+    sanity = "-randomised" if options.randomise_weights else ""
+    return f"{images_name}-{pair}-{kind}-{'pltx' if options.RUN_BASE_MODEL else 'ltx'}{sanity}"
+
+
+def candidates(options: FinetuneOptions) -> dict[str, int]:
+    """How many masks each variant was chosen from; `best_loss` was chosen by the loss, not by a metric."""
+    if options.RUN_BASE_MODEL:
+        return {"pltx": 1}
+    n = options.n_epochs_to_optimize_stage_b
+    return {"pltx": 1, "last": 1, "best_loss": n, "best_pos": n, "best_neg": n}
 
 
 def finetune_settings(options: FinetuneOptions, explainer: Explainer, checkpoint: Path) -> Settings:

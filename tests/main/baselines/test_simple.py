@@ -1,38 +1,31 @@
+import dataclasses
+
+import numpy as np
 import torch
-from torch import nn
 
-from config import BaselineOptions
 from main.baselines.base import Batch
-from main.baselines.simple import input_gradient, random_map
-from models.explainee import Explainee
-from models.registry import InputSpec
-
-OPTIONS = BaselineOptions(method="random")
+from main.baselines.simple import centre_gaussian, input_gradient, random_map
 
 
-def linear_explainee(weight: torch.Tensor, mean=(0.5, 0.4, 0.3), std=(0.2, 0.5, 0.1)) -> Explainee:
-    """Logits that are linear in the normalised pixels: weight (C, 3, H, W)."""
-    layer = nn.Linear(weight[0].numel(), len(weight), bias=False)
-    with torch.no_grad():
-        layer.weight.copy_(weight.flatten(1))
-    model = nn.Sequential(nn.Flatten(), layer)
-    model.num_classes = len(weight)
-    return Explainee(model, InputSpec(tuple(weight.shape[-2:]), mean, std), "linear")
-
-
-def test_input_gradient_of_a_linear_model_is_its_weight_over_the_std():
-    weight = torch.randn(4, 3, 6, 5, generator=torch.Generator().manual_seed(0))
-    explainee = linear_explainee(weight)
+def test_input_gradient_of_a_linear_model_is_its_weight(linear_explainee, options):
+    weight = torch.randn(4, 3, 6, 5)
     batch = Batch(torch.rand(2, 3, 6, 5), torch.tensor([3, 1]), ["a", "b"])
-    expected = (weight[batch.classes] / torch.tensor([0.2, 0.5, 0.1]).view(1, 3, 1, 1)).abs().amax(1)
-    torch.testing.assert_close(input_gradient(explainee, batch, OPTIONS), expected)
+    expected = weight[batch.classes].abs().amax(1)
+    torch.testing.assert_close(input_gradient(linear_explainee(weight), batch, options), expected)
 
 
-def test_random_maps_depend_on_the_name_and_seed_alone():
+def test_random_maps_depend_on_the_name_and_seed_alone(options):
     images = torch.rand(2, 3, 6, 5)
-    both = random_map(None, Batch(images, None, ["a", "b"]), OPTIONS)
-    alone = random_map(None, Batch(images[:1], None, ["b"]), OPTIONS)
+    both = random_map(None, Batch(images, None, ["a", "b"]), options)
+    alone = random_map(None, Batch(images[:1], None, ["b"]), options)
     torch.testing.assert_close(both[1], alone[0], rtol=0, atol=0)
     assert not torch.equal(both[0], both[1])
-    other = random_map(None, Batch(images[:1], None, ["b"]), BaselineOptions(method="random", seed=7))
+    other = random_map(None, Batch(images[:1], None, ["b"]), dataclasses.replace(options, seed=7))
     assert not torch.equal(other[0], alone[0])
+
+
+def test_centre_gaussian_has_its_sigma_at_a_quarter_of_each_side(options):
+    maps = centre_gaussian(None, Batch(torch.rand(2, 3, 40, 80), None, ["a", "b"]), options).numpy()
+    y, x = np.mgrid[:40, :80] + 0.5
+    expected = np.exp(-((y - 20) ** 2) / (2 * 10**2) - (x - 40) ** 2 / (2 * 20**2))
+    np.testing.assert_allclose(maps, [expected, expected], rtol=1e-5)
