@@ -67,20 +67,22 @@ class StackedExplainer:
         """Images (B, 3, H, W), one for each of the given slots, to token masks (B, 1, h, w)."""
         everything = slots == list(range(len(self._rows)))
         weights = self.weights if everything else self.weights[slots]
-        pieces = weights.split(self.sizes, dim=1)
-        stacks = {
-            name: piece.unflatten(1, shape) if len(shape) else piece[:, 0]
+        if self.use_vmap:
+            return vmap(self._one)(self._named(weights), images)
+        # unbind: its backward is one stack, where indexing would fill a zero matrix for each slot.
+        rows = weights.unbind(0)
+        return torch.stack([self._one(self._named(row), x) for row, x in zip(rows, images, strict=True)])
+
+    def _one(self, own: dict[str, Tensor], image: Tensor) -> Tensor:
+        return functional_call(self.explainer, {**self.shared, **own}, (image[None],))[0]
+
+    def _named(self, weights: Tensor) -> dict[str, Tensor]:
+        """Flat weights (..., P) as the explainer's parameters (..., *shape)."""
+        pieces = weights.split(self.sizes, dim=-1)
+        return {
+            name: piece.unflatten(-1, shape) if len(shape) else piece[..., 0]
             for piece, (name, shape) in zip(pieces, self.shapes.items(), strict=True)
         }
-
-        def one(own: dict[str, Tensor], image: Tensor) -> Tensor:
-            return functional_call(self.explainer, {**self.shared, **own}, (image[None],))[0]
-
-        if self.use_vmap:
-            return vmap(one)(stacks, images)
-        return torch.stack(
-            [one({n: s[i] for n, s in stacks.items()}, image) for i, image in enumerate(images)]
-        )
 
     def update(self, losses: Tensor, slots: list[int]) -> None:
         """One AdamW step of the given slots on their losses (B,)."""

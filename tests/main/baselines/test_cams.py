@@ -21,7 +21,8 @@ pytorch_grad_cam = pytest.importorskip(
 def test_cut_model_is_the_explainee(make_tiny, make_batch, kind):
     explainee = make_tiny(kind)
     batch = make_batch(explainee)
-    torch.testing.assert_close(CamModel(explainee)(batch.images), explainee(batch.images))
+    # another memory layout, so not to the last bit
+    torch.testing.assert_close(CamModel(explainee)(batch.images), explainee(batch.images), rtol=1e-5, atol=1e-5)
 
 
 def reference(explainee, image, label):
