@@ -23,6 +23,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 import config
+from config import Alias
 from main import cli
 from models.checkpoints import save_safetensors
 from models.explainee import Explainee
@@ -161,41 +162,75 @@ def write_images(tmp_path) -> Callable[..., Path]:
 
 
 @dataclass(frozen=True)
-class DigitsWeights:
-    """Random weights of the digits pair.
+class PairWeights:
+    """Random weights of a pair of one alias, on disk.
 
     Attributes:
-        explainee: weights file of `vit_digits`.
+        name: the alias.
+        explainee: weights file.
         explainer: folder like that of a training run, with `best.safetensors`.
     """
 
+    name: str
     explainee: Path
     explainer: Path
 
     @property
     def flags(self) -> list[str]:
-        """Flags that name the pair with these weights."""
+        """Flags that name the pair and its weights, digits as images, the CPU, and no worker processes."""
         return [
-            "--explainee-model-name", "vit_digits", "--explainee-checkpoint", str(self.explainee),
-            "--explainer-checkpoint", str(self.explainer),
+            "--explainee-model-name", self.name, "--explainee-checkpoint", str(self.explainee),
+            "--explainer-checkpoint", str(self.explainer), "--images-path", "digits",
+            "--device", "cpu", "--num-workers", "0",
         ]  # fmt: skip
 
 
-@pytest.fixture(scope="session")
-def digits_weights(tmp_path_factory) -> DigitsWeights:
-    """Random weights for `vit_digits` and an explainer of it, on disk: a real pair that needs no training."""
-    folder = tmp_path_factory.mktemp("digits_pair")
+def _random_pair(name: str, folder: Path) -> PairWeights:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
-        model = create_model("vit_digits")
-        for name, value in model.named_parameters():
+        model = create_model(name)
+        for key, value in model.named_parameters():
             if value.dim() > 1:
-                nn.init.normal_(value, std=0.5 if name.startswith("head") else 0.06)
-        save_safetensors(folder / "explainee.safetensors", model.state_dict(), {"name": "vit_digits"})
-        explainee = Explainee(model, input_spec(model), "vit_digits")
-        explainer = Explainer.for_explainee("vit_digits", explainee)
-        save_explainer(folder / "predicted" / "best.safetensors", explainer, "vit_digits", {})
-    return DigitsWeights(folder / "explainee.safetensors", folder / "predicted")
+                nn.init.normal_(value, std=1.0 if key.startswith("head") else 0.1)
+        save_safetensors(folder / "explainee.safetensors", model.state_dict(), {"name": name})
+        explainee = Explainee(model, input_spec(model), name)
+        explainer = Explainer.for_explainee(name, explainee)
+        save_explainer(folder / "predicted" / "best.safetensors", explainer, name, {})
+    return PairWeights(name, folder / "explainee.safetensors", folder / "predicted")
+
+
+@pytest.fixture(scope="session")
+def digits_weights(tmp_path_factory) -> PairWeights:
+    """Random weights for `vit_digits` and an explainer of it: a real pair, but for what it has learned."""
+    return _random_pair("vit_digits", tmp_path_factory.mktemp("digits_pair"))
+
+
+TINY = Alias(
+    "vit_tiny_patch16_224", "tiny",
+    create={
+        "pretrained_cfg_overlay": {"input_size": (3, 32, 32), "num_classes": 10}, "num_classes": 10,
+        "img_size": 32, "patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2,
+    },
+)  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def _tiny_weights(tmp_path_factory) -> PairWeights:
+    config.ALIASES["tiny"] = TINY
+    try:
+        return _random_pair("tiny", tmp_path_factory.mktemp("tiny_pair"))
+    finally:
+        del config.ALIASES["tiny"]
+
+
+@pytest.fixture
+def tiny_pair(_tiny_weights, monkeypatch) -> PairWeights:
+    """A further alias, `tiny` (a ViT for digits at 32x32, 4x4 tokens), with random weights.
+
+    Scripts run with it in this process in a fraction of a second.
+    """
+    monkeypatch.setitem(config.ALIASES, "tiny", TINY)
+    return _tiny_weights
 
 
 @dataclass(frozen=True)

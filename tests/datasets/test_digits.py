@@ -40,7 +40,7 @@ def test_worker_processes_change_nothing():
 def test_sample_content():
     sample = DigitsOnPhotos("test")[0]
     assert sample["image"].shape == (3, 64, 64) and sample["image"].dtype == torch.float32
-    assert 0 <= sample["image"].min() and sample["image"].max() <= 1
+    assert sample["image"].min() >= 0 and sample["image"].max() <= 1
     assert sample["mask"].shape == (64, 64) and set(sample["mask"].unique().tolist()) == {0, 1}
     assert sample["index"] == 0 and 0 <= sample["label"] <= 9
 

@@ -202,7 +202,7 @@ def test_weights_that_cannot_be_had(no_network, places, name):
     with pytest.raises(UserError, match=rf"weights of '{name}' .*huggingface.co/timm/test_vit.r160_in1k.*--explainee-checkpoint") as error:  # fmt: skip
         load_pretrained(name)
     assert time.monotonic() - started < 20 and "\n" not in str(error.value)
-    assert constants.HF_HUB_OFFLINE == before
+    assert before == constants.HF_HUB_OFFLINE
 
 
 def test_a_model_without_weights_anywhere(no_network, places):
