@@ -357,7 +357,7 @@ class LtxOptions(RunOptions, ShardOptions, PlaceOptions, SanityOptions, PairOpti
     unit_size: int = option(256, "images per mask file", group="finetuning", metavar="N")
     evaluate: bool = option(True, "score the masks at the end", group="finetuning", free=True)
     metrics: str = option(
-        "fast", "which metrics, see run_perturbation_eval.py", group="finetuning", free=True
+        "fast", "which metrics, as of run_perturbation_eval.py", group="finetuning", free=True
     )
 
 
@@ -401,9 +401,9 @@ class BaselineOptions(
 
     method: str = option(MISSING, "methods, separated by commas, or 'all'", metavar="NAME[,NAME...]")
     batch_size: int = option(8, "images explained at once", free=True)
-    unit_size: int = option(256, "images per mask file", metavar="N")
+    unit_size: int = option(64, "images per mask file", metavar="N")
     evaluate: bool = option(True, "score the maps at the end", free=True)
-    metrics: str = option("fast", "which metrics, see run_perturbation_eval.py", free=True)
+    metrics: str = option("fast", "which metrics, as of run_perturbation_eval.py", free=True)
     select_best_of: int = option(
         1, "also keep, of N smoothing strengths, the map with the lowest POS (LTX tries 25)", metavar="N"
     )
@@ -429,6 +429,11 @@ class PerturbationOptions(RunOptions, ShardOptions):
         None, "class that is scored (default: as the run)", choices=("explained", "target", "predicted")
     )
     fill: str = option("black", "what stands where pixels are removed", choices=("black", "mean", "blur"))
+    metrics: str = option(
+        "fast",
+        "'fast', 'all' (with RISE's and AIC, SIC: hundreds of forward passes per map), or names with commas",
+        metavar="fast|all|NAME[,NAME...]",
+    )
     exclude_manifest: Path | None = option(
         None, "leave out the images that this CSV lists (those trained on, say)", metavar="FILE"
     )

@@ -10,6 +10,11 @@ from torch import Tensor
 
 _MAP_COLOURS = "jet"
 _CELL_INCHES = 1.5
+_AXIS_TITLES = {
+    "RISE_insertion": "share of pixels inserted",
+    "AIC": "information (scaled file size)",
+    "SIC": "information (scaled file size)",
+}
 
 
 def overlay(image: Tensor, saliency: Tensor) -> np.ndarray:
@@ -55,21 +60,45 @@ def write_sheet(
     _save(figure, path)
 
 
-def plot_curves(path: Path, curves: dict[str, dict[str, list[float]]], title: str) -> None:
-    """Writes removal curves: one panel per metric, one line per variant, 0 ... 0.9 of the pixels removed."""
+def curves_figure(
+    curves: dict[str, dict[str, list[float]]], title: str, axes: dict[str, list[float]] | None = None
+) -> Figure:
+    """Removal curves: one panel per metric, one line per variant.
+
+    Args:
+        curves: by variant and metric.
+        title: what stands beside the first panel.
+        axes: place of each point by metric; default 0, 0.1, ...
+    """
     names = list(next(iter(curves.values())))
-    figure = Figure(figsize=(3.2 * len(names), 3), layout="constrained")
-    axes = figure.subplots(1, len(names), squeeze=False)[0]
-    for axis, name in zip(axes, names, strict=True):
-        for variant, by_metric in curves.items():
-            axis.plot(np.arange(len(by_metric[name])) / 10, by_metric[name], label=variant, linewidth=1.2)
-        axis.set_title(f"{name} curve", fontsize=9)
-        axis.set_xlabel("share of pixels removed", fontsize=8)
-        axis.set_ylim(-0.02, 1.02)
-        axis.grid(alpha=0.3)
-    axes[0].set_ylabel(title, fontsize=8)
-    axes[-1].legend(fontsize=7)
-    _save(figure, path)
+    height = max(3, 0.16 * len(curves))
+    figure = Figure(figsize=(3.2 * len(names) + 1.8, height), layout="constrained")
+    panels = figure.subplots(1, len(names), squeeze=False)[0]
+    colours = matplotlib.colormaps["turbo"](np.linspace(0.05, 0.95, len(curves)))
+    for panel, name in zip(panels, names, strict=True):
+        for colour, (variant, by_metric) in zip(colours, curves.items(), strict=True):
+            if name in by_metric:
+                y = by_metric[name]
+                x = axes[name] if axes else np.arange(len(y)) / 10
+                panel.plot(x, y, label=variant, linewidth=1.2, color=colour)
+        panel.set_title(f"{name} curve", fontsize=9)
+        panel.set_xlabel(_AXIS_TITLES.get(name, "share of pixels removed"), fontsize=8)
+        panel.set_ylim(-0.02, 1.02)
+        panel.grid(alpha=0.3)
+    panels[0].set_ylabel(title, fontsize=8)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, fontsize=6, loc="outside right upper")
+    return figure
+
+
+def plot_curves(
+    path: Path,
+    curves: dict[str, dict[str, list[float]]],
+    title: str,
+    axes: dict[str, list[float]] | None = None,
+) -> None:
+    """Writes `curves_figure` to a PNG file."""
+    _save(curves_figure(curves, title, axes), path)
 
 
 def _save(figure: Figure, path: Path) -> None:

@@ -3,6 +3,7 @@
 import csv
 import json
 import logging
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,7 +14,7 @@ from tqdm import tqdm
 from config import UserError
 from datasets.manifest import read_names
 from datasets.mask_files import MaskUnit, read_unit, unit_files, unit_path, units
-from main.run_folder import write_json
+from main.run_folder import read_run, write_json
 from main.shards import shard_of
 from models.checkpoints import replace_file
 
@@ -21,10 +22,10 @@ log = logging.getLogger(__name__)
 
 
 class Metric(Protocol):
-    """What a table needs to know of a metric."""
+    """What a table needs to know of a metric; `higher_is_better` is None where it ranks nothing."""
 
     name: str
-    higher_is_better: bool
+    higher_is_better: bool | None
 
 
 def score_units(
@@ -137,16 +138,26 @@ def read_part(path: Path) -> dict[str, np.ndarray]:
 
 
 def write_per_image(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Writes one line per image and variant; floats with 6 significant digits."""
+    """Writes one line per image and variant; floats with 6 significant digits, nothing for NaN."""
+
+    def text(value):
+        if not isinstance(value, float):
+            return value
+        return "" if math.isnan(value) else f"{value:.6g}"
 
     def write(temporary):
         with open(temporary, "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(header)
             for row in rows:
-                writer.writerow([f"{value:.6g}" if isinstance(value, float) else value for value in row])
+                writer.writerow([text(value) for value in row])
 
     replace_file(path, write)
+
+
+def entry(mean: float | None, n: int, higher_is_better: bool | None) -> dict[str, Any]:
+    """One figure of summary.json: the mean over the n images that count (None where none does)."""
+    return {"mean": mean, "n": n, "higher_is_better": higher_is_better}
 
 
 def summary_rows(
@@ -155,7 +166,7 @@ def summary_rows(
     """`rows` of summary.json from means (variants, metrics) over n images."""
     return {
         variant: {
-            metric.name: {"mean": float(means[v, m]), "n": n, "higher_is_better": metric.higher_is_better}
+            metric.name: entry(float(means[v, m]), n, metric.higher_is_better)
             for m, metric in enumerate(metrics)
         }
         for v, variant in enumerate(variants)
@@ -188,10 +199,31 @@ def means_of(rows: dict) -> dict[str, dict[str, float]]:
     }
 
 
-def format_table(rows: dict, title: str) -> str:
-    """`rows` of a summary as text, an arrow for the better direction."""
+def arrow(higher_is_better: bool | None) -> str:
+    """Which direction is better."""
+    return {True: "↑", False: "↓", None: ""}[higher_is_better]
+
+
+def candidates_of(run_folder: Path) -> dict[str, int]:
+    """How many maps each variant of a run was chosen from, as far as the run says."""
+    return read_run(run_folder).get("candidates", {})
+
+
+def format_table(rows: dict, title: str, candidates: dict[str, int] | None = None) -> str:
+    """`rows` of a summary as text, an arrow for the better direction.
+
+    Args:
+        rows: as in summary.json.
+        title: line above the table.
+        candidates: how many maps each variant was chosen from; a column of its own where any was.
+    """
+    if any(n > 1 for n in (candidates or {}).values()):
+        rows = {
+            variant: {"maps tried": entry(candidates.get(variant, 1), 0, None)} | row
+            for variant, row in rows.items()
+        }
     first = next(iter(rows.values()))
-    heads = [f"{name} {'↑' if entry['higher_is_better'] else '↓'}" for name, entry in first.items()]
+    heads = [f"{name} {arrow(entry['higher_is_better'])}".strip() for name, entry in first.items()]
     width = max(len("method"), *(len(variant) for variant in rows))
     widths = [max(len(head), 7) for head in heads]
     lines = [
@@ -200,7 +232,9 @@ def format_table(rows: dict, title: str) -> str:
     ]
     for variant, row in rows.items():
         cells = [row.get(name, {}).get("mean") for name in first]
-        texts = ["-" if cell is None else f"{cell:.2f}" for cell in cells]
+        texts = [
+            "-" if cell is None else str(cell) if isinstance(cell, int) else f"{cell:.2f}" for cell in cells
+        ]
         lines.append(
             f"{variant:<{width}}  " + "  ".join(f"{t:>{w}}" for t, w in zip(texts, widths, strict=True))
         )

@@ -1,73 +1,80 @@
 """The perturbation metrics, each a small class; what they share is computed once per batch.
 
-To add one: a class with `name`, `higher_is_better` and `per_image(view)`, and a place in `METRICS`.
+To add one: a class of `Metric` with `name`, `higher_is_better` and `per_image(view)`, and a place in
+`METRICS`.
 """
 
-from dataclasses import dataclass, field
-from functools import cached_property
+import difflib
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from main.perturbation_eval.curves import auc, read_class, removal_curve
-from models.masking import min_max
+from config import UserError
+from main.perturbation_eval.curves import N_STEPS, auc
+from main.perturbation_eval.information import median_curve, performance_curves, point_auc, points
+from main.perturbation_eval.rise_curves import rise_auc, rise_curve
+from main.perturbation_eval.view import MapView
+
+FAST, ALL = "fast", "all"
 
 
-@dataclass
-class MapView:
-    """Saliency maps of a batch beside what the explainee says, computed when first asked for.
+@dataclass(frozen=True)
+class Summary:
+    """One metric over all images of a variant.
 
     Attributes:
-        explainee: images to logits.
-        images: (B, 3, H, W) in [0, 1].
-        classes: (B,) class that is scored.
-        saliency: (B, H, W), decides the order of removal.
-        shown: (B, H, W) in [0, 1], the mask that multiplies the image in ADP and PIC.
-        unmasked: probability and correctness on the unmasked images, see `curves.read_class`.
-        fill: what stands where pixels are removed.
-        batch_size: images that go through the explainee at once.
+        mean: the figure of the tables; None where no image counts.
+        n: images that count.
+        curve: the curve behind it, as (x, y), where there is one to be drawn.
     """
 
-    explainee: torch.nn.Module
-    images: Tensor
-    classes: Tensor
-    saliency: Tensor
-    shown: Tensor
-    unmasked: tuple[Tensor, Tensor]
-    fill: str = "black"
-    batch_size: int = 64
-    _curves: dict = field(default_factory=dict)
-
-    def curve(self, most_salient_first: bool) -> tuple[Tensor, Tensor]:
-        """Probability and correctness (B, 10) along a removal curve."""
-        if most_salient_first not in self._curves:
-            self._curves[most_salient_first] = removal_curve(
-                self.explainee, self.images, self.saliency, self.classes, most_salient_first,
-                self.unmasked, self.fill, self.batch_size,
-            )  # fmt: skip
-        return self._curves[most_salient_first]
-
-    @cached_property
-    def shown_probability(self) -> Tensor:
-        """Probability of the class on image times mask."""
-        return self._probability(self.shown)
-
-    @cached_property
-    def min_max_probability(self) -> Tensor:
-        """The same with every map scaled to [0, 1] first."""
-        return self._probability(min_max(self.saliency))
-
-    def _probability(self, mask: Tensor) -> Tensor:
-        parts = [
-            read_class(self.explainee, image * part[:, None], classes)[0]
-            for image, part, classes in zip(
-                *(values.split(self.batch_size) for values in (self.images, mask, self.classes)), strict=True
-            )
-        ]
-        return torch.cat(parts)
+    mean: float | None
+    n: int
+    curve: tuple[list[float], list[float]] | None = None
 
 
-class RemovalAuc:
+class Metric:
+    """What a metric has to say.
+
+    Attributes:
+        name: column of the tables, and what `--metrics` calls it.
+        higher_is_better: None where the metric describes a map and ranks nothing.
+        slow: takes hundreds of forward passes per map; left out of `--metrics fast`.
+        in_csv: `detail` stands in per_image.csv too, because the summary cannot be had from the values.
+    """
+
+    name: str
+    higher_is_better: bool | None
+    slow = False
+    in_csv = False
+
+    def per_image(self, view: MapView) -> Tensor:
+        """(B,), NaN where an image does not count."""
+        raise NotImplementedError
+
+    def detail(self, view: MapView) -> Tensor | None:
+        """(B, K) numbers behind the value, if `summarise` wants them."""
+        return None
+
+    def summarise(self, values: np.ndarray, details: np.ndarray | None) -> Summary:
+        """From all images' values (N,) and details (N, K) to the figure of the tables."""
+        counted = np.isfinite(values)
+        mean = float(values[counted].mean()) if counted.any() else None
+        return Summary(mean, int(counted.sum()), self._curve(details))
+
+    def _curve(self, details: np.ndarray | None) -> tuple[list[float], list[float]] | None:
+        if details is None:
+            return None
+        return self.axis(details.shape[1]).tolist(), details.mean(axis=0).tolist()
+
+    def axis(self, n_points: int) -> np.ndarray:
+        """Share of the pixels at each point of the curve."""
+        return np.linspace(0, 1, n_points)
+
+
+class RemovalAuc(Metric):
     """Area under a removal curve, 0 to 90.
 
     POS, NEG: whether the class stays on top (released). DEL, INS: its probability along the same two curves;
@@ -78,16 +85,20 @@ class RemovalAuc:
         self.name, self.higher_is_better = name, not most_salient_first
         self.most_salient_first, self.probability = most_salient_first, probability
 
-    def curve(self, view: MapView) -> Tensor:
+    def detail(self, view: MapView) -> Tensor:
         """The curve itself, (B, 10)."""
         return view.curve(self.most_salient_first)[0 if self.probability else 1]
 
     def per_image(self, view: MapView) -> Tensor:
         """(B,)"""
-        return auc(self.curve(view))
+        return auc(self.detail(view))
+
+    def axis(self, n_points: int) -> np.ndarray:
+        """0, 0.1, ..., 0.9"""
+        return np.arange(n_points) / N_STEPS
 
 
-class AverageDrop:
+class AverageDrop(Metric):
     """ADP: 100 * max(0, p - p_m) / p, with p the probability on the image and p_m on image times mask."""
 
     higher_is_better = False
@@ -102,7 +113,7 @@ class AverageDrop:
         return 100 * (p - getattr(view, self.masked).double()).clamp(min=0) / p.clamp(min=tiny)
 
 
-class IncreaseInConfidence:
+class IncreaseInConfidence(Metric):
     """PIC: 100 where the probability on image times mask is above that on the image, else 0."""
 
     higher_is_better = True
@@ -115,6 +126,89 @@ class IncreaseInConfidence:
         return 100.0 * (getattr(view, self.masked) > view.unmasked[0]).double()
 
 
+class MaskArea(Metric):
+    """Mean of the mask that multiplies the image, in percent; says how much a method shows, ranks nothing."""
+
+    name, higher_is_better = "mask_area", None
+
+    def per_image(self, view: MapView) -> Tensor:
+        """(B,)"""
+        return 100 * view.shown.double().mean((1, 2))
+
+
+class Gini(Metric):
+    """Gini index of the map's absolute values (Hurley & Rickard 2009; Chalasani et al. 2020), in percent.
+
+    0 where all pixels are equal, near 100 where one pixel has everything; 0 for a map of zeros. Says how
+    sparse a map is, ranks nothing.
+    """
+
+    name, higher_is_better = "gini", None
+
+    def per_image(self, view: MapView) -> Tensor:
+        """(B,)"""
+        values = view.saliency.double().abs().flatten(1).sort(1).values
+        n, total = values.shape[1], values.sum(1)
+        rank = torch.arange(1, n + 1, device=values.device)
+        weighted = (values * (n - rank + 0.5)).sum(1) / n
+        tiny = torch.finfo(values.dtype).tiny
+        return torch.where(total > 0, 100 * (1 - 2 * weighted / total.clamp(min=tiny)), 0.0)
+
+
+class RiseAuc(Metric):
+    """RISE's deletion and insertion (Petsiuk et al. 2018), in percent of the whole area, 0 to 100.
+
+    The top class's probability while W pixels at a time, the most salient first, are deleted from the image
+    or put back into its blurred copy; all H + 1 points from none to all pixels.
+    """
+
+    slow = True
+
+    def __init__(self, name: str, insert: bool):
+        self.name, self.higher_is_better, self.insert = name, insert, insert
+
+    def detail(self, view: MapView) -> Tensor:
+        """The curve itself, (B, H + 1)."""
+        return view.once_per_map(self.name, lambda: rise_curve(view, self.insert))
+
+    def per_image(self, view: MapView) -> Tensor:
+        """(B,)"""
+        return 100 * rise_auc(self.detail(view))
+
+
+class InformationCurve(Metric):
+    """AIC and SIC (Kapishnikov et al. 2019), as in PAIR's `saliency` package, in percent.
+
+    Area under the median over the images of performance against information; see `information`. Images
+    whose performance is below 0.8 on the unmasked image (AIC: the wrong ones), or not above that on the
+    blurred one, do not count.
+    """
+
+    higher_is_better, slow, in_csv = True, True, True
+
+    def __init__(self, name: str, accuracy: bool):
+        self.name, self.accuracy = name, accuracy
+
+    def detail(self, view: MapView) -> Tensor:
+        """Information, then performance, at each threshold, both scaled to [0, 1]: (B, 2 * 13)."""
+        return points(view.once_per_map("information", lambda: performance_curves(view)), self.accuracy)
+
+    def per_image(self, view: MapView) -> Tensor:
+        """(B,), the area under the image's own curve."""
+        return 100 * torch.tensor([point_auc(one) for one in self.detail(view).double().cpu().numpy()])
+
+    def summarise(self, values: np.ndarray, details: np.ndarray | None) -> Summary:
+        """The area under the median curve, which is not the mean of the values."""
+        counted = np.isfinite(details).all(axis=1)
+        if not counted.any():
+            return Summary(None, 0)
+        x, y = median_curve(details[counted])
+        drawn = slice(None, None, 10)
+        return Summary(
+            100 * float(np.trapezoid(y, x)), int(counted.sum()), (x[drawn].tolist(), y[drawn].tolist())
+        )
+
+
 METRICS = (
     RemovalAuc("POS", most_salient_first=True, probability=False),
     RemovalAuc("NEG", most_salient_first=False, probability=False),
@@ -124,4 +218,42 @@ METRICS = (
     IncreaseInConfidence("PIC", "shown_probability"),
     AverageDrop("ADP_minmax", "min_max_probability"),
     IncreaseInConfidence("PIC_minmax", "min_max_probability"),
+    MaskArea(),
+    Gini(),
+    RiseAuc("RISE_deletion", insert=False),
+    RiseAuc("RISE_insertion", insert=True),
+    InformationCurve("AIC", accuracy=True),
+    InformationCurve("SIC", accuracy=False),
 )
+
+
+def choose_metrics(text: str) -> tuple[Metric, ...]:
+    """The metrics of `--metrics`: `fast`, `all`, or names with commas, in the order of `METRICS`.
+
+    Raises:
+        UserError: a name that there is not; the message lists those there are.
+    """
+    if text == ALL:
+        return METRICS
+    if text == FAST:
+        return tuple(metric for metric in METRICS if not metric.slow)
+    names = {name.strip() for name in text.split(",") if name.strip()}
+    known = {metric.name: metric for metric in METRICS}
+    for name in sorted(names):
+        if name not in known:
+            near = difflib.get_close_matches(name.upper(), known, n=1)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            raise UserError(
+                f"--metrics {name}: no such metric{hint}; there are {', '.join(known)}, fast, all"
+            )
+    if not names:
+        raise UserError(f"--metrics names no metric; there are {', '.join(known)}, fast, all")
+    return tuple(metric for metric in METRICS if metric.name in names)
+
+
+def name_of(metrics: tuple[Metric, ...]) -> str:
+    """What a choice of metrics is called in the name of a results folder; `fast` has no name there."""
+    for text in (FAST, ALL):
+        if metrics == choose_metrics(text):
+            return "" if text == FAST else ALL
+    return "-".join(metric.name for metric in metrics)

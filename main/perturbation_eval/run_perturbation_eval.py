@@ -1,8 +1,10 @@
-"""Scores the masks of a run: POS, NEG, DEL, INS, ADP, PIC for every variant in its mask files.
+"""Scores the masks of a run by perturbation, every variant in its mask files.
 
-    python main/perturbation_eval/run_perturbation_eval.py data/results/RUN
+    python main/perturbation_eval/run_perturbation_eval.py data/results/RUN --metrics all
 
-Writes RUN/results/perturbation-<fill>-<class>/{per_image.csv, summary.json, curves.png}.
+fast: POS, NEG, DEL, INS, ADP, PIC, ADP_minmax, PIC_minmax, mask_area, gini. All: also RISE_deletion,
+RISE_insertion, AIC, SIC. Each fill, class and choice of metrics has a folder of its own,
+RUN/results/perturbation-<settings>/{per_image.csv, summary.json, curves.png}.
 """
 
 import sys
@@ -19,7 +21,8 @@ def main(options: PerturbationOptions) -> tuple[Path, dict]:
     """Evaluates and prints the table."""
     rows = evaluate(options)
     if rows:
-        print(results.format_table(rows, f"perturbation metrics of {cli.display_path(options.run_folder)}"))
+        title = f"perturbation metrics of {cli.display_path(options.run_folder)}"
+        print(results.format_table(rows, title, results.candidates_of(options.run_folder)))
     return options.run_folder, results.means_of(rows)
 
 

@@ -34,7 +34,8 @@ def main(options: FinetuneOptions) -> tuple[Path, dict]:
         return folder, {}
     rows = evaluate(PerturbationOptions(run_folder=folder, **cli.shared(options, PerturbationOptions)))
     if rows:
-        print(results.format_table(rows, f"perturbation metrics, class {options.score_class}"))
+        title = f"perturbation metrics, class {options.score_class}"
+        print(results.format_table(rows, title, results.candidates_of(folder)))
     return folder, results.means_of(rows)
 
 

@@ -1,0 +1,136 @@
+"""Scores the maps of one mask file, piece by piece, so that a killed evaluation loses minutes at most."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from config import PerturbationOptions, UserError
+from datasets.base import ImageSet
+from datasets.build import batches
+from datasets.mask_files import MaskUnit
+from main import results
+from main.perturbation_eval.curves import read_class
+from main.perturbation_eval.metrics import Metric
+from main.perturbation_eval.view import MapView
+from models.explainee import Explainee
+
+_DETAIL = "detail_"
+
+
+@dataclass(frozen=True)
+class UnitScorer:
+    """Metrics of the maps of mask files.
+
+    Attributes:
+        explainee: images to logits, on the device.
+        images: the image set.
+        chosen: position in the set of each image of the run.
+        metrics: what to measure.
+        score_class: "explained", "target" or "predicted".
+        options: fill, batch size, workers.
+        device: where to compute.
+    """
+
+    explainee: Explainee
+    images: ImageSet
+    chosen: Sequence[int]
+    metrics: tuple[Metric, ...]
+    score_class: str
+    options: PerturbationOptions
+    device: torch.device
+
+    def score(self, unit: MaskUnit, pieces: Path) -> dict[str, np.ndarray]:
+        """All metrics of all variants for the images of one mask file.
+
+        Args:
+            unit: the maps.
+            pieces: folder for what is done already; removed at the end.
+
+        Returns:
+            `index` and `scored` (N,), `variants`, `values` (variants, N, metrics), and
+            `detail_<metric>` (variants, N, K) of the metrics that have details.
+        """
+        scored = class_to_score(unit, self.score_class)
+        n, step = len(unit.index), max(1, self.batch_size // 4)
+        pieces_of = {
+            start: pieces / f"{start:06d}-{min(start + step, n) - 1:06d}.npz" for start in range(0, n, step)
+        }
+        todo = [start for start, path in pieces_of.items() if not self._is_done(path)]
+        rows = [row for start in todo for row in range(start, min(start + step, n))]
+        positions = [self.chosen[unit.index[row]] for row in rows]
+        loader = batches(self.images, positions, step, self.options.num_workers)
+        with tqdm(total=n, initial=n - len(rows), unit="image", leave=False) as bar:
+            for start, batch in zip(todo, loader, strict=True):
+                arrays = self._score_batch(unit, scored, start, batch)
+                results.write_part(pieces_of[start], arrays | {"metrics": np.array(self._names)})
+                bar.update(len(batch["index"]))
+        parts = [results.read_part(path) for path in pieces_of.values()]
+        arrays = {
+            key: np.concatenate([part[key] for part in parts], axis=1) for key in parts[0] if key != "metrics"
+        }
+        shutil.rmtree(pieces)
+        return {"index": unit.index, "scored": scored, "variants": np.array(unit.variants)} | arrays
+
+    def _is_done(self, path: Path) -> bool:
+        """Whether a piece is there and was scored by these metrics."""
+        return path.is_file() and results.read_part(path)["metrics"].tolist() == self._names
+
+    @property
+    def _names(self) -> list[str]:
+        return [metric.name for metric in self.metrics]
+
+    @property
+    def batch_size(self) -> int:
+        """Images that go through the explainee at once."""
+        return self.options.batch_size or (256 if self.device.type == "cuda" else 64)
+
+    def _score_batch(
+        self, unit: MaskUnit, scored: np.ndarray, start: int, batch: dict
+    ) -> dict[str, np.ndarray]:
+        """Values and details (variants, B, ...) of the images from row `start` of a unit on."""
+        rows = slice(start, start + len(batch["index"]))
+        pixels, classes = batch["image"].to(self.device), torch.from_numpy(scored[rows]).to(self.device)
+        unmasked, of_images = read_class(self.explainee, pixels, classes), {}
+        names = [self.images.names[index] for index in batch["index"].tolist()]
+        found = []
+        for variant in unit.variants:
+            maps = unit.maps(variant, self.explainee.input_size, rows)
+            shown = unit.shown(variant, maps).to(self.device)
+            view = MapView(
+                self.explainee, pixels, classes, maps.to(self.device), shown, unmasked, self.options.fill,
+                self.batch_size, names, of_images,
+            )  # fmt: skip
+            found.append(self._measure(view))
+        return {key: np.stack([one[key] for one in found]) for key in found[0]}
+
+    def _measure(self, view: MapView) -> dict[str, np.ndarray]:
+        values = [metric.per_image(view).double().cpu().numpy() for metric in self.metrics]
+        found = {"values": np.stack(values, axis=1)}
+        for metric in self.metrics:
+            detail = metric.detail(view)
+            if detail is not None:
+                found[_DETAIL + metric.name] = detail.float().cpu().numpy()
+        return found
+
+
+def detail_of(part: dict[str, np.ndarray], metric: Metric) -> np.ndarray | None:
+    """Details (variants, N, K) of a metric in a part, where it has any."""
+    return part.get(_DETAIL + metric.name)
+
+
+def class_to_score(unit: MaskUnit, score_class: str) -> np.ndarray:
+    """Class (N,) that the maps are scored by.
+
+    Raises:
+        UserError: the true class is asked for and the images have no labels.
+    """
+    key = {"explained": "target", "target": "label", "predicted": "predicted"}[score_class]
+    classes = unit.target if key == "target" else unit.arrays.get(key)
+    if classes is None or classes.min(initial=0) < 0:
+        raise UserError(f"--score-class {score_class}: the masks were made without that class of each image")
+    return classes
