@@ -15,11 +15,11 @@ sys.path[0] = sys.path[0] if __package__ else str(Path(__file__).parents[2])
 
 import config
 from config import BaselineOptions, PerturbationOptions
-from main import cli, results
+from main import cli
 from main.baselines.baseline_run import default_run_name, run_baselines
 from main.baselines.methods import parse_methods
 from main.pair import load_explainee, open_image_set
-from main.perturbation_eval.evaluator import evaluate
+from main.perturbation_eval.evaluator import evaluate_and_print
 
 
 def main(options: BaselineOptions) -> tuple[Path, dict]:
@@ -34,11 +34,8 @@ def main(options: BaselineOptions) -> tuple[Path, dict]:
     print(f"maps: {cli.display_path(folder)}")
     if not options.evaluate:
         return folder, {}
-    rows = evaluate(PerturbationOptions(run_folder=folder, **cli.shared(options, PerturbationOptions)))
-    if rows:
-        title = f"perturbation metrics, class {options.score_class}"
-        print(results.format_table(rows, title, results.candidates_of(folder)))
-    return folder, results.means_of(rows)
+    shared = cli.shared(options, PerturbationOptions)
+    return folder, evaluate_and_print(PerturbationOptions(run_folder=folder, **shared))
 
 
 if __name__ == "__main__":

@@ -48,6 +48,19 @@ def evaluate(options: PerturbationOptions) -> dict[str, dict]:
     return {} if parts is None else _add_up(folder, options, run, score_class, metrics, parts)
 
 
+def evaluate_and_print(options: PerturbationOptions) -> dict[str, dict[str, float]]:
+    """Evaluates, prints the table (with class, fill and early stop named) and returns means by variant."""
+    rows = evaluate(options)
+    if rows:
+        run = read_run(options.run_folder)
+        title = f"perturbation metrics of {cli.display_path(options.run_folder)}"
+        title += f" (class scored: {options.score_class or run['score_class']}; fill: {options.fill})"
+        if run["options"].get("early_stop"):
+            title += "; stopped early, as released"
+        print(results.format_table(rows, title, results.candidates_of(options.run_folder)))
+    return results.means_of(rows)
+
+
 def _results_folder(options: PerturbationOptions, score_class: str, metrics: tuple[Metric, ...]) -> Path:
     settings = f"{options.fill}-{score_class}"
     if name_of(metrics):

@@ -13,17 +13,13 @@ from pathlib import Path
 sys.path[0] = sys.path[0] if __package__ else str(Path(__file__).parents[2])
 
 from config import PerturbationOptions
-from main import cli, results
-from main.perturbation_eval.evaluator import evaluate
+from main import cli
+from main.perturbation_eval.evaluator import evaluate_and_print
 
 
 def main(options: PerturbationOptions) -> tuple[Path, dict]:
     """Evaluates and prints the table."""
-    rows = evaluate(options)
-    if rows:
-        title = f"perturbation metrics of {cli.display_path(options.run_folder)}"
-        print(results.format_table(rows, title, results.candidates_of(options.run_folder)))
-    return options.run_folder, results.means_of(rows)
+    return options.run_folder, evaluate_and_print(options)
 
 
 if __name__ == "__main__":

@@ -13,9 +13,9 @@ sys.path[0] = sys.path[0] if __package__ else str(Path(__file__).parents[2])
 
 import config
 from config import FinetuneOptions, PerturbationOptions
-from main import cli, results
+from main import cli
 from main.pair import check_images, explainer_path, load_explainee, open_image_set
-from main.perturbation_eval.evaluator import evaluate
+from main.perturbation_eval.evaluator import evaluate_and_print
 from main.seg_classification.ltx_run import default_run_name, run_ltx
 
 
@@ -32,11 +32,8 @@ def main(options: FinetuneOptions) -> tuple[Path, dict]:
     print(f"masks: {cli.display_path(folder)}")
     if not options.evaluate:
         return folder, {}
-    rows = evaluate(PerturbationOptions(run_folder=folder, **cli.shared(options, PerturbationOptions)))
-    if rows:
-        title = f"perturbation metrics, class {options.score_class}"
-        print(results.format_table(rows, title, results.candidates_of(folder)))
-    return folder, results.means_of(rows)
+    shared = cli.shared(options, PerturbationOptions)
+    return folder, evaluate_and_print(PerturbationOptions(run_folder=folder, **shared))
 
 
 if __name__ == "__main__":
