@@ -14,13 +14,14 @@ from datasets.manifest import write_manifest
 from datasets.mask_files import read_unit, unit_files, unit_path, write_unit
 from main import cli, results
 from main.perturbation_eval import evaluator, run_perturbation_eval
-from main.perturbation_eval.metrics import METRICS
+from main.perturbation_eval.metrics import choose_metrics
 from main.seg_classification import run_seg_cls_opt
 from models.explainee import Explainee
 from models.masking import upsample
 
 N, UNIT = 6, 2
-NAMES = [metric.name for metric in METRICS]
+FAST = choose_metrics("fast")
+NAMES = [metric.name for metric in FAST]
 
 
 @pytest.fixture
@@ -133,7 +134,7 @@ def test_summary_and_files(run):
     assert content["run_hash"] == json.loads((run / "run.json").read_text())["hash"]
     assert {name: entry["higher_is_better"] for name, entry in rows["pltx"].items()} == {
         "POS": False, "NEG": True, "DEL": False, "INS": True, "ADP": False, "PIC": True,
-        "ADP_minmax": False, "PIC_minmax": True,
+        "ADP_minmax": False, "PIC_minmax": True, "mask_area": None, "gini": None,
     }  # fmt: skip
     assert {entry["n"] for row in rows.values() for entry in row.values()} == {N}
     for variant, curves in content["curves"].items():
@@ -191,7 +192,7 @@ def test_shards_do_not_depend_on_what_is_there_already(run):
 def test_goes_on_where_it_was_killed(run, monkeypatch):
     whole = evaluator.evaluate(options(run))
     shutil.rmtree(run / "results")
-    score, scored = evaluator.score_unit, []
+    score, scored = evaluator.UnitScorer.score, []
 
     def dying(*arguments, **named):
         if len(scored) == 2:
@@ -199,11 +200,11 @@ def test_goes_on_where_it_was_killed(run, monkeypatch):
         scored.append(1)
         return score(*arguments, **named)
 
-    monkeypatch.setattr(evaluator, "score_unit", dying)
+    monkeypatch.setattr(evaluator.UnitScorer, "score", dying)
     with pytest.raises(KeyboardInterrupt):
         evaluator.evaluate(options(run))
     again = []
-    monkeypatch.setattr(evaluator, "score_unit", lambda *a, **n: again.append(1) or score(*a, **n))
+    monkeypatch.setattr(evaluator.UnitScorer, "score", lambda *a, **n: again.append(1) or score(*a, **n))
     assert evaluator.evaluate(options(run)) == whole and len(again) == 1
     evaluator.evaluate(options(run))
     assert len(again) == 1  # nothing is scored twice
@@ -217,7 +218,8 @@ def test_a_run_that_is_not_finished_says_so(run, caplog):
 
 def test_scores_of_other_metrics_are_made_again(run, monkeypatch):
     evaluator.evaluate(options(run))
-    monkeypatch.setattr(evaluator, "METRICS", METRICS[::-1])
+    monkeypatch.setattr(evaluator, "choose_metrics", lambda text: FAST[::-1])
+    monkeypatch.setattr(evaluator, "name_of", lambda metrics: "")
     rows = evaluator.evaluate(options(run))
     assert list(rows["pltx"]) == NAMES[::-1]
     assert rows["pltx"] == {name: summary(run)["rows"]["pltx"][name] for name in NAMES}
