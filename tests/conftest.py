@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 import config
 from config import Alias
-from main import cli
+from main import cli, pictures
 from models.checkpoints import save_safetensors
 from models.explainee import Explainee
 from models.explainer import Explainer, save_explainer
@@ -60,6 +60,17 @@ def places(tmp_path, monkeypatch) -> Path:
     monkeypatch.setattr(config, "RESULTS", tmp_path / "data" / "results")
     monkeypatch.setattr(config, "IMAGENET_VAL", tmp_path / "data" / "imagenet" / "val")
     return tmp_path
+
+
+@pytest.fixture
+def no_drawing(monkeypatch) -> None:
+    """Pictures are written empty: drawing them would take most of a test's time."""
+
+    def save(figure, path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+
+    monkeypatch.setattr(pictures, "_save", save)
 
 
 def tiny_backbone(

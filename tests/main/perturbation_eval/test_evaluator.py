@@ -19,6 +19,7 @@ from main.seg_classification import run_seg_cls_opt
 from models.explainee import Explainee
 from models.masking import upsample
 
+pytestmark = pytest.mark.usefixtures("no_drawing")
 N, UNIT = 6, 2
 FAST = choose_metrics("fast")
 NAMES = [metric.name for metric in FAST]
@@ -141,8 +142,7 @@ def test_summary_and_files(run):
         for name, curve in curves.items():  # the area of the mean curve is the mean of the areas
             area = 100 * np.trapezoid(curve, dx=0.1)
             assert rows[variant][name]["mean"] == pytest.approx(area, rel=1e-4, abs=1e-4)
-    folder = run / "results" / "perturbation-black-explained"
-    assert (folder / "curves.png").read_bytes()[:4] == b"\x89PNG"
+    assert (run / "results" / "perturbation-black-explained" / "curves.png").is_file()
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 100])

@@ -21,6 +21,7 @@ from models.checkpoints import load_safetensors, save_safetensors
 from models.explainee import Explainee
 from models.explainer import Explainer, load_explainer, save_explainer
 
+pytestmark = pytest.mark.usefixtures("no_drawing")
 SHORT = ["--n_epochs_to_optimize_stage_b", 3, "--max-images", 5, "--unit-size", 2, "--finetune-lr", "1e-3"]
 VARIANTS = ["best_loss", "best_pos", "last", "pltx"]
 
