@@ -13,6 +13,7 @@ from datasets.imagenet import check_labels
 from models.explainee import Explainee
 from models.explainer import Explainer, find_explainer, load_explainer
 from models.losses import Objective
+from models.published import holds_pair
 from models.registry import input_size
 
 log = logging.getLogger(__name__)
@@ -30,12 +31,26 @@ def is_published_pair(options: PairOptions) -> bool:
 
 
 def load_explainee(options: ExplaineeOptions) -> Explainee:
-    """The explainee of the options.
+    """The explainee of the options; that of the explainer's published file where one is used for both.
 
     Raises:
         UserError: unknown name or no weights.
     """
-    return Explainee.from_name(options.explainee_model_name, options.explainee_checkpoint)
+    checkpoint = options.explainee_checkpoint
+    if checkpoint is None and isinstance(options, PairOptions):
+        checkpoint = _published_file(options)
+    return Explainee.from_name(options.explainee_model_name, checkpoint)
+
+
+def _published_file(options: PairOptions) -> Path | None:
+    """The file that holds both explainer and explainee, where the options lead to one."""
+    if explainer_name(options) != options.explainee_model_name:
+        return None
+    try:
+        path = explainer_path(options)
+    except UserError:
+        return None
+    return path if holds_pair(path) else None
 
 
 def explainer_path(options: PairOptions) -> Path:
@@ -50,6 +65,8 @@ def explainer_path(options: PairOptions) -> Path:
         options.train_model_by_target_gt_class,
         options.explainer_checkpoint,
     )
+
+
 def model_to_explain(explainee: Explainee, options) -> Explainee:
     """The model whose decisions the maps explain: the explainee, or with `SanityOptions` its random twin."""
     if not options.randomise_weights:
@@ -166,7 +183,7 @@ def weights_sha256(module: torch.nn.Module) -> str:
 
 def explainee_record(options: ExplaineeOptions, explainee: Explainee) -> dict:
     """What run.json says of the explainee."""
-    checkpoint = options.explainee_checkpoint
+    checkpoint = options.explainee_checkpoint or explainee.checkpoint
     return {
         "name": explainee.name,
         "checkpoint": None if checkpoint is None else str(Path(checkpoint).resolve()),

@@ -10,18 +10,19 @@ from models.registry import InputSpec, create_model, input_spec, load_pretrained
 
 
 class Explainee(nn.Module):
-    """A classifier of images in [0, 1], frozen and in eval mode; gradients reach its input, never its weights.
+    """A classifier of images in [0, 1], frozen, in eval mode; gradients reach its input, never its weights.
 
     Args:
         model: module from normalised images (B, 3, H, W) to logits (B, C).
         spec: input size and normalisation.
         name: how reports name it.
+        checkpoint: file that its weights were asked from, None where `models.registry` finds them again.
     """
 
-    def __init__(self, model: nn.Module, spec: InputSpec, name: str):
+    def __init__(self, model: nn.Module, spec: InputSpec, name: str, checkpoint: Path | None = None):
         super().__init__()
         self.model = model.requires_grad_(False)
-        self.name, self.spec = name, spec
+        self.name, self.spec, self.checkpoint = name, spec, checkpoint
         self.input_size = spec.size
         self.register_buffer("mean", torch.tensor(spec.mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(spec.std).view(1, -1, 1, 1), persistent=False)
@@ -35,7 +36,7 @@ class Explainee(nn.Module):
             UserError: unknown name or no weights.
         """
         model = load_pretrained(name, checkpoint)
-        return cls(model, input_spec(model), name)
+        return cls(model, input_spec(model), name, None if checkpoint is None else Path(checkpoint))
 
     def with_random_weights(self, seed: int) -> "Explainee":
         """The same architecture with weights as its initialiser draws them, for sanity checks.

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from config import UserError
-from models.checkpoints import load_safetensors, save_safetensors
+from config import ALIASES, UserError
+from models import published
+from models.checkpoints import load_metadata, load_weights, save_safetensors
 from models.explainee import Explainee
 from models.registry import InputSpec, input_spec, load_pretrained, pair_folder
 
@@ -27,11 +28,11 @@ _HEADS = (
 
 
 class Explainer(nn.Module):
-    """Images in [0, 1] to token masks in [0, 1]; always in eval mode (no dropout, batch norm fixed; released).
+    """Images in [0, 1] to token masks in [0, 1]; always in eval mode (no dropout, fixed batch norm; released).
 
     A backbone with tokens (ViT, Swin, ...) gets Linear(d, d), Tanh, Linear(d, 1) on each token, prefix tokens
     dropped; one with a feature map (B, C, h, w) a 1x1 convolution. It resizes and normalises for its own
-    backbone.
+    backbone. DenseNet's features are taken before their last ReLU, where torchvision's end (released).
 
     Args:
         backbone: timm model.
@@ -56,6 +57,9 @@ class Explainer(nn.Module):
         self.register_buffer("mean", torch.tensor(spec.mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(spec.std).view(1, -1, 1, 1), persistent=False)
         backbone.reset_classifier(0)
+        last_norm = getattr(getattr(backbone, "features", None), "norm5", None)
+        if last_norm is not None:
+            last_norm.act = nn.Identity()
         self.backbone = backbone.requires_grad_(True).eval()
         self.to(device := next(backbone.parameters()).device)
         blank = torch.zeros(1, 3, *spec.size, device=device)
@@ -83,6 +87,18 @@ class Explainer(nn.Module):
             backbone = load_pretrained(name)
             spec = input_spec(backbone)
         return cls(backbone, spec, name, activation, n_first_layers_to_freeze)
+
+    @classmethod
+    def untrained(
+        cls, name: str, activation: str = "sigmoid", n_first_layers_to_freeze: int = 0
+    ) -> "Explainer":
+        """An explainer with random weights, for a checkpoint to fill.
+
+        Raises:
+            UserError: unknown name.
+        """
+        backbone = create_model(name)
+        return cls(backbone, input_spec(backbone), name, activation, n_first_layers_to_freeze)
 
     def train(self, mode: bool = True) -> "Explainer":
         """Stays in eval mode whatever is asked."""
@@ -151,7 +167,8 @@ class Explainer(nn.Module):
             return
         if n_first_layers > len(blocks):
             raise UserError(
-                f"--explainer-model-n-first-layers-to-freeze {n_first_layers}: '{self.name}' has {len(blocks)} layers"
+                f"--explainer-model-n-first-layers-to-freeze {n_first_layers}: '{self.name}' has "
+                f"{len(blocks)} layers"
             )
         for block in blocks[:n_first_layers]:
             block.requires_grad_(False)
@@ -171,39 +188,65 @@ def save_explainer(
 
 
 def load_explainer(path: Path, explainer: Explainer) -> dict:
-    """Loads weights in place and returns their metadata.
+    """Loads weights in place, from our files or the authors', and returns their metadata.
 
     Raises:
         UserError: the file is missing or belongs to another architecture (the first mismatch is named).
     """
-    tensors, metadata = load_safetensors(path)
+    path = Path(path)
+    tensors = load_weights(path)
+    metadata = load_metadata(path) if path.suffix == ".safetensors" else {}
+    pair = published.split(tensors)
+    if pair is not None:
+        tensors, metadata = pair.explainer, metadata | {"published": True}
     own = explainer.state_dict()
     for key, value in own.items():
         if key not in tensors or tensors[key].shape != value.shape:
             found = tuple(tensors[key].shape) if key in tensors else "missing"
             raise UserError(
-                f"{path} does not fit explainer '{explainer.name}': '{key}' is {found}, wanted {tuple(value.shape)}"
+                f"{path} does not fit explainer '{explainer.name}': '{key}' is {found}, "
+                f"wanted {tuple(value.shape)}"
             )
     explainer.load_state_dict({key: tensors[key].to(value.dtype) for key, value in own.items()})
+    if pair is not None:
+        published.as_published(explainer, pair)
     return metadata
 
 
 def find_explainer(explainer_name: str, explainee_name: str, by_target: bool, given: Path | None) -> Path:
-    """The pLTX checkpoint of a pair: `given` (a file or a training run's folder), else ours in `checkpoints/`.
+    """The pLTX checkpoint of a pair: `given` (a file or a training run's folder), else in `checkpoints/`.
+
+    There our own `best` comes first, then the authors' file.
 
     Raises:
-        UserError: there is none; the message says what to put where.
+        UserError: there is none, or several published ones; the message says what to put where.
     """
     kind = "target" if by_target else "predicted"
     folder = pair_folder(explainer_name, explainee_name)
-    path = Path(given) if given is not None else folder / kind
-    path = path / BEST_FILE if path.is_dir() or given is None else path
-    if not path.is_file():
-        where = (
-            f"--explainer-checkpoint {given}: no such file or training run" if given else f"{path} not found"
-        )
+    if given is not None and Path(given).is_file():
+        return Path(given)
+    ours = folder / kind / BEST_FILE if given is None else Path(given) / BEST_FILE
+    if ours.is_file():
+        return ours
+    files = published.published_files(folder if given is None else Path(given), kind)
+    if len(files) == 1:
+        return files[0]
+    if files:
+        names = ", ".join(path.name for path in files)
         raise UserError(
-            f"no pLTX explainer for the pair {explainer_name} / {explainee_name} ({kind}): {where}; "
-            "train one with main/seg_classification/run_seg_cls.py or pass --explainer-checkpoint"
+            f"{files[0].parent} holds several published files ({names}); pass one with --explainer-checkpoint"
         )
-    return path
+    where = f"--explainer-checkpoint {given}: no such file or training run" if given else f"{ours} not found"
+    raise UserError(
+        f"no pLTX explainer for the pair {explainer_name} / {explainee_name} ({kind}): {where}; "
+        f"{_what_to_put_where(explainer_name, explainee_name, folder, kind)}"
+    )
+
+
+def _what_to_put_where(explainer_name: str, explainee_name: str, folder: Path, kind: str) -> str:
+    alias = ALIASES.get(explainer_name)
+    own = "train one with main/seg_classification/run_seg_cls.py or pass --explainer-checkpoint FILE"
+    if alias is None or not alias.published or explainer_name != explainee_name:
+        return own
+    pattern = published.PATTERN.format(kind=kind)
+    return f"put the authors' {pattern} into {folder} (it holds the explainee too), or {own}"

@@ -1,0 +1,77 @@
+"""Converts a published LTX checkpoint to safetensors: its explainer and its explainee in one file.
+
+    python main/convert_checkpoint.py "checkpoints/vit_base/vit_base_target_best_auc__epoch=30.ckpt" \\
+        checkpoints/vit_base/target/best.safetensors
+
+The new file can be passed wherever the old one can, and is about half as long. The optimiser's state, which
+`--finetune-lr released` needs, goes to a `.pt` beside it, where the old file has one.
+"""
+
+import sys
+
+sys.path[0] = sys.path[0] if __package__ else __file__.rsplit("main", 1)[0]
+
+from pathlib import Path
+
+import torch
+
+from config import ALIASES, ConvertOptions, UserError
+from main import cli
+from models import published
+from models.checkpoints import load_weights, save_safetensors, save_state
+from models.explainer import Explainer, load_explainer
+from models.registry import load_pretrained
+
+
+def main(options: ConvertOptions) -> tuple[Path, dict]:
+    """Checks that the file fits one of the published pairs, and writes it anew."""
+    if options.output.suffix != ".safetensors":
+        raise UserError(f"{options.output}: wanted a name that ends in .safetensors")
+    pair = published.split(load_weights(options.input))
+    if pair is None:
+        raise UserError(
+            f"{options.input} is no published LTX checkpoint: it has no 'vit_for_patch_classification.*'"
+        )
+    name = published_name(pair, options.input)
+    explainer = Explainer.untrained(name)
+    metadata = load_explainer(options.input, explainer)
+    load_pretrained(name, options.input)
+    metadata |= {
+        "explainer": name,
+        "explainee": name,
+        "activation": explainer.activation,
+        "source": options.input.name,
+    }
+    save_safetensors(options.output, published.join(pair), metadata)
+    print(f"{options.input} holds the pair {name} -> {cli.display_path(options.output)}")
+    try:
+        state = published.training_state(options.input, list(explainer.trainable()))
+    except UserError:
+        print("no optimiser's state in it: --finetune-lr released will not work")
+    else:
+        save_state(options.output.with_suffix(".pt"), state)
+    sizes = {"explainer": pair.explainer, "explainee": pair.explainee}
+    return options.output, {
+        role: {"tensors": len(tensors), "parameters": sum(value.numel() for value in tensors.values())}
+        for role, tensors in sizes.items()
+    }
+
+
+def published_name(pair: published.Pair, path: Path) -> str:
+    """Alias of the published pair that a file's explainer fits.
+
+    Raises:
+        UserError: it fits none.
+    """
+    found = {key: tuple(value.shape) for key, value in pair.explainer.items()}
+    names = [name for name, alias in ALIASES.items() if alias.published]
+    for name in names:
+        with torch.device("meta"):
+            wanted = Explainer.untrained(name).state_dict()
+        if found == {key: tuple(value.shape) for key, value in wanted.items()}:
+            return name
+    raise UserError(f"the explainer in {path} fits none of the published pairs ({', '.join(names)})")
+
+
+if __name__ == "__main__":
+    cli.run_script(ConvertOptions, main)
