@@ -496,6 +496,18 @@ class ExplainOptions(RunOptions, PlaceOptions, ExplainerOptions, ModelOptions):
     train_model_by_target_gt_class: bool = option(
         False, "start from the explainer that was trained on true classes (target)", group="models"
     )
+    activation_function: str | None = option(
+        None,
+        "from the head's output to the mask (default: as pretrained; softmax without a pLTX explainer)",
+        choices=("sigmoid", "relu", "softmax"),
+        group="models",
+    )
+    is_ce_neg: bool | None = option(
+        None,
+        "subtract the loss on the inverse mask, and halve (default: as pretrained; True without a pLTX "
+        "explainer)",
+        group="objective",
+    )
     target_class: tuple[str, ...] | None = option(
         None,
         "classes to explain: index, WordNet id or name; several are contrasted on one sheet "
@@ -509,8 +521,8 @@ class ExplainOptions(RunOptions, PlaceOptions, ExplainerOptions, ModelOptions):
     )
     steps: int | None = option(
         None,
-        "masks per picture and class, LTX; 0: pLTX, one forward pass, which depends on no class (default: 0, "
-        "25 with --target-class, 60 where there is no pLTX explainer)",
+        "masks per picture and class, LTX; 0: pLTX, one forward pass, which depends on no class (default: 0; "
+        "25 with --target-class; 50 where there is no pLTX explainer)",
         group="finetuning",
         metavar="N",
         free=True,

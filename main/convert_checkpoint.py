@@ -13,13 +13,11 @@ sys.path[0] = sys.path[0] if __package__ else __file__.rsplit("main", 1)[0]
 
 from pathlib import Path
 
-import torch
-
-from config import ALIASES, ConvertOptions, UserError
+from config import ConvertOptions, UserError
 from main import cli
 from models import published
 from models.checkpoints import load_weights, save_safetensors, save_state
-from models.explainer import Explainer, load_explainer
+from models.explainer import Explainer, load_explainer, published_alias
 from models.registry import load_pretrained
 
 
@@ -27,12 +25,8 @@ def main(options: ConvertOptions) -> tuple[Path, dict]:
     """Checks that the file fits one of the published pairs, and writes it anew."""
     if options.output.suffix != ".safetensors":
         raise UserError(f"{options.output}: wanted a name that ends in .safetensors")
-    pair = published.split(load_weights(options.input))
-    if pair is None:
-        raise UserError(
-            f"{options.input} is no published LTX checkpoint: it has no 'vit_for_patch_classification.*'"
-        )
-    name = published_name(pair, options.input)
+    weights = load_weights(options.input)
+    name, pair = published_alias(weights, options.input), published.split(weights)
     explainer = Explainer.untrained(name)
     metadata = load_explainer(options.input, explainer)
     load_pretrained(name, options.input)
@@ -55,22 +49,6 @@ def main(options: ConvertOptions) -> tuple[Path, dict]:
         role: {"tensors": len(tensors), "parameters": sum(value.numel() for value in tensors.values())}
         for role, tensors in sizes.items()
     }
-
-
-def published_name(pair: published.Pair, path: Path) -> str:
-    """Alias of the published pair that a file's explainer fits.
-
-    Raises:
-        UserError: it fits none.
-    """
-    found = {key: tuple(value.shape) for key, value in pair.explainer.items()}
-    names = [name for name, alias in ALIASES.items() if alias.published]
-    for name in names:
-        with torch.device("meta"):
-            wanted = Explainer.untrained(name).state_dict()
-        if found == {key: tuple(value.shape) for key, value in wanted.items()}:
-            return name
-    raise UserError(f"the explainer in {path} fits none of the published pairs ({', '.join(names)})")
 
 
 if __name__ == "__main__":

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import torch
 
-from config import ALIASES, ExplaineeOptions, PairOptions, UserError
+from config import ALIASES, ExplaineeOptions, ExplainerOptions, PairOptions, UserError
 from datasets.base import ImageSet
 from datasets.build import DIGITS, open_images, open_segmentation
 from datasets.imagenet import check_labels
 from models.explainee import Explainee
 from models.explainer import Explainer, find_explainer, load_explainer
-from models.losses import Objective
+from models.losses import Objective, released_mask_weight
 from models.published import holds_pair
 from models.registry import input_size
 
@@ -37,7 +37,7 @@ def load_explainee(options: ExplaineeOptions) -> Explainee:
         UserError: unknown name or no weights.
     """
     checkpoint = options.explainee_checkpoint
-    if checkpoint is None and isinstance(options, PairOptions):
+    if checkpoint is None and isinstance(options, ExplainerOptions):
         checkpoint = _published_file(options)
     return Explainee.from_name(options.explainee_model_name, checkpoint)
 
@@ -49,6 +49,8 @@ def _published_file(options: PairOptions) -> Path | None:
     try:
         path = explainer_path(options)
     except UserError:
+        if options.explainer_checkpoint is not None:
+            raise
         return None
     return path if holds_pair(path) else None
 
@@ -151,7 +153,14 @@ def pretrained_explainer(options: PairOptions, explainee: Explainee) -> tuple[Ex
         UserError: there is none, or it does not fit.
     """
     path = explainer_path(options)
-    explainer = new_explainer(options, explainee)
+    if explainer_name(options) == explainee.name:
+        explainer = new_explainer(options, explainee)
+    else:  # every weight follows, so none are looked for
+        explainer = Explainer.untrained(
+            explainer_name(options),
+            options.activation_function,
+            options.explainer_model_n_first_layers_to_freeze,
+        )
     metadata = load_explainer(path, explainer)
     log.info("pLTX explainer: %s", path)
     return explainer, path, metadata
@@ -161,7 +170,7 @@ def objective(options: PairOptions) -> Objective:
     """The training objective; the mask weight defaults to 50, and 30 for ViT-Small (released)."""
     weight = options.mask_loss_mul
     if weight is None:
-        weight = 30.0 if explainer_name(options) == "vit_small_224" else 50.0
+        weight = released_mask_weight(explainer_name(options))
     return Objective(
         options.mask_loss,
         weight,

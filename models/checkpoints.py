@@ -114,8 +114,8 @@ def load_state(path: str | Path, mmap: bool = False):
         if wanted is None:
             raise UserError(f"cannot read {path}: it is damaged, or no PyTorch file") from error
         raise UserError(
-            f"refused {path}: it wants to load '{wanted[1]}', and a file of weights may hold only tensors "
-            "and plain containers"
+            f"refused {path}: it holds more than tensors and plain containers (it wants to load "
+            f"'{wanted[1]}')"
         ) from error
     except UserError:
         raise

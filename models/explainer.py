@@ -13,7 +13,7 @@ from config import ALIASES, UserError
 from models import published
 from models.checkpoints import load_metadata, load_weights, save_safetensors
 from models.explainee import Explainee
-from models.registry import InputSpec, input_spec, load_pretrained, pair_folder
+from models.registry import InputSpec, create_model, input_spec, load_pretrained, pair_folder
 
 log = logging.getLogger(__name__)
 
@@ -27,8 +27,12 @@ _HEADS = (
 )  # fmt: skip
 
 
+class NoExplainerError(UserError):
+    """There is no pLTX explainer of a pair."""
+
+
 class Explainer(nn.Module):
-    """Images in [0, 1] to token masks in [0, 1]; always in eval mode (no dropout, fixed batch norm; released).
+    """Images in [0, 1] to token masks in [0, 1]; always in eval mode (no dropout, fixed batch norm).
 
     A backbone with tokens (ViT, Swin, ...) gets Linear(d, d), Tanh, Linear(d, 1) on each token, prefix tokens
     dropped; one with a feature map (B, C, h, w) a 1x1 convolution. It resizes and normalises for its own
@@ -53,6 +57,7 @@ class Explainer(nn.Module):
     ):
         super().__init__()
         self.name, self.activation = name, activation
+        self.metadata: dict | None = None  # of the checkpoint that the weights came from
         self.input_size = spec.size
         self.register_buffer("mean", torch.tensor(spec.mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(spec.std).view(1, -1, 1, 1), persistent=False)
@@ -81,12 +86,50 @@ class Explainer(nn.Module):
         Raises:
             UserError: unknown name or no weights.
         """
-        if name == explainee.name:
-            backbone, spec = copy.deepcopy(explainee.model), explainee.spec
-        else:
-            backbone = load_pretrained(name)
-            spec = input_spec(backbone)
+        backbone, spec = _backbone(name, explainee)
         return cls(backbone, spec, name, activation, n_first_layers_to_freeze)
+
+    @classmethod
+    def from_name(
+        cls, name: str, explainee: Explainee, input_size: tuple[int, int] | None = None
+    ) -> "Explainer":
+        """A pretrained backbone with a fresh head, for `main.api.explain` to finetune from scratch.
+
+        Its activation is `softmax`: masks then peak at 1 from the first step on. With `sigmoid`, a fresh head
+        finds it cheaper to darken the whole image, which many networks do not mind.
+
+        Args:
+            name: alias or timm name; where it is the explainee's, its own weights are used.
+            explainee: what it is to explain.
+            input_size: (H, W) that the backbone is to see (default: its own); pass the explainee's where its
+                images are not square.
+
+        Raises:
+            UserError: unknown name, no weights, or a backbone that cannot take such a size.
+        """
+        backbone, spec = _backbone(name, explainee)
+        if input_size is not None:
+            spec = InputSpec(tuple(input_size), spec.mean, spec.std)
+            _resize_tokens(backbone, name, spec.size)
+        return cls(backbone, spec, name, "softmax")
+
+    @classmethod
+    def from_checkpoint(cls, path: str | Path, name: str | None = None) -> "Explainer":
+        """A pLTX explainer from one of our files, a training run's folder, or one of the authors' files.
+
+        Args:
+            path: the file or folder.
+            name: alias or timm name, where the file does not say.
+
+        Raises:
+            UserError: no such file, a damaged one, or one that fits no architecture.
+        """
+        path = Path(path) / BEST_FILE if Path(path).is_dir() else Path(path)
+        metadata = load_metadata(path) if path.suffix == ".safetensors" and path.is_file() else {}
+        name = name or metadata.get("explainer") or published_alias(load_weights(path), path)
+        explainer = cls.untrained(name, metadata.get("activation", "sigmoid"))
+        load_explainer(path, explainer)
+        return explainer
 
     @classmethod
     def untrained(
@@ -99,6 +142,11 @@ class Explainer(nn.Module):
         """
         backbone = create_model(name)
         return cls(backbone, input_spec(backbone), name, activation, n_first_layers_to_freeze)
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether its weights came from a pLTX checkpoint."""
+        return self.metadata is not None
 
     def train(self, mode: bool = True) -> "Explainer":
         """Stays in eval mode whatever is asked."""
@@ -174,6 +222,24 @@ class Explainer(nn.Module):
             block.requires_grad_(False)
 
 
+def _backbone(name: str, explainee: Explainee) -> tuple[nn.Module, InputSpec]:
+    """A pretrained backbone: the explainee's own where the name is the same."""
+    if name == explainee.name and hasattr(explainee.model, "forward_features"):
+        return copy.deepcopy(explainee.model), explainee.spec
+    backbone = load_pretrained(name)
+    return backbone, input_spec(backbone)
+
+
+def _resize_tokens(backbone: nn.Module, name: str, size: tuple[int, int]) -> None:
+    """Lets a transformer take images of another size; feature maps need nothing."""
+    if not hasattr(backbone, "set_input_size"):
+        return
+    try:
+        backbone.set_input_size(img_size=size)
+    except (AssertionError, ValueError, RuntimeError) as error:
+        raise UserError(f"'{name}' cannot take images of {size[0]} x {size[1]}: {error}") from error
+
+
 def save_explainer(
     path: Path, explainer: Explainer, explainee_name: str, metadata: dict, half: bool = False
 ) -> None:
@@ -210,7 +276,30 @@ def load_explainer(path: Path, explainer: Explainer) -> dict:
     explainer.load_state_dict({key: tensors[key].to(value.dtype) for key, value in own.items()})
     if pair is not None:
         published.as_published(explainer, pair)
+    trained_with = metadata.get("activation", explainer.activation)
+    if trained_with != explainer.activation:
+        log.warning("%s was trained with activation '%s', which is used", path, trained_with)
+    explainer.activation, explainer.metadata = trained_with, metadata
     return metadata
+
+
+def published_alias(tensors: dict[str, Tensor], path: Path) -> str:
+    """Alias of the published pair that a file's tensors are.
+
+    Raises:
+        UserError: they are no published pair.
+    """
+    pair = published.split(tensors)
+    if pair is None:
+        raise UserError(f"{path} is no published LTX checkpoint: it has no 'vit_for_patch_classification.*'")
+    found = {key: tuple(value.shape) for key, value in pair.explainer.items()}
+    names = [name for name, alias in ALIASES.items() if alias.published]
+    for name in names:
+        with torch.device("meta"):
+            wanted = Explainer.untrained(name).state_dict()
+        if found == {key: tuple(value.shape) for key, value in wanted.items()}:
+            return name
+    raise UserError(f"the explainer in {path} fits none of the published pairs ({', '.join(names)})")
 
 
 def find_explainer(explainer_name: str, explainee_name: str, by_target: bool, given: Path | None) -> Path:
@@ -237,7 +326,7 @@ def find_explainer(explainer_name: str, explainee_name: str, by_target: bool, gi
             f"{files[0].parent} holds several published files ({names}); pass one with --explainer-checkpoint"
         )
     where = f"--explainer-checkpoint {given}: no such file or training run" if given else f"{ours} not found"
-    raise UserError(
+    raise NoExplainerError(
         f"no pLTX explainer for the pair {explainer_name} / {explainee_name} ({kind}): {where}; "
         f"{_what_to_put_where(explainer_name, explainee_name, folder, kind)}"
     )

@@ -33,7 +33,7 @@ class RunsBuiltin(RunsCode):
 def test_code_in_a_file_is_never_run(kind, as_archive, tmp_path):
     marker, path = tmp_path / "code was run", tmp_path / "hostile.ckpt"
     torch.save({"state_dict": {}, "callbacks": kind(marker)}, path, _use_new_zipfile_serialization=as_archive)
-    with pytest.raises(UserError, match=r"refused .*hostile\.ckpt: it wants to load"):
+    with pytest.raises(UserError, match=r"refused .*hostile\.ckpt: .*it wants to load"):
         load_weights(path)
     assert not marker.exists()
     torch.load(path, weights_only=False)
