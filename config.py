@@ -504,8 +504,7 @@ class ExplainOptions(RunOptions, PlaceOptions, ExplainerOptions, ModelOptions):
     )
     is_ce_neg: bool | None = option(
         None,
-        "subtract the loss on the inverse mask, and halve (default: as pretrained; True without a pLTX "
-        "explainer)",
+        "subtract the loss on the inverse mask, and halve (default: as pretrained)",
         group="objective",
     )
     target_class: tuple[str, ...] | None = option(
@@ -525,6 +524,14 @@ class ExplainOptions(RunOptions, PlaceOptions, ExplainerOptions, ModelOptions):
         "25 with --target-class; 50 where there is no pLTX explainer)",
         group="finetuning",
         metavar="N",
+        free=True,
+    )
+    show_step: str = option(
+        "last",
+        "step that is shown: the last, the one with the lowest loss, or the one with the lowest POS (only where "
+        "the class is the top one; takes a few times longer)",
+        choices=("last", "best_loss", "best_pos"),
+        group="finetuning",
         free=True,
     )
     finetune_lr: float | None = option(

@@ -26,22 +26,20 @@ class Defaults:
     """What `explain` does unless it is told otherwise.
 
     Attributes:
-        steps: masks per image, 0 for one forward pass.
+        steps: masks per image.
         lr: constant learning rate of the finetuning.
         objective: the loss.
-        variant: which of the masks is shown.
     """
 
     steps: int
     lr: float
     objective: Objective
-    variant: str
 
 
-# From pLTX weights: the paper's finetuning. From a backbone with a fresh head: more and larger steps, a
-# lighter mask loss (at 50 the mask goes black) and the inverse term.
-TRAINED = Defaults(25, 5e-5, Objective(), "best_pos")
-FRESH = Defaults(50, 5e-4, Objective(mask_loss_mul=10.0, is_ce_neg=True), "last")
+# From pLTX weights: the paper's finetuning. From a backbone with a fresh head: more and larger steps and a
+# lighter mask loss (at 50 the mask goes black), and the inverse term, which draws the mask to the object.
+TRAINED = Defaults(25, 5e-5, Objective())
+FRESH = Defaults(50, 5e-4, Objective(mask_loss_mul=10.0, is_ce_neg=True))
 
 
 @dataclass(frozen=True)
@@ -57,8 +55,9 @@ class Explanation:
             `mask_area`, the share of the image that the map keeps.
         variant: which of `variants` the masks are.
         variants: every mask that was kept, (B, h, w): `pltx` (before the first step) and, with steps, `last`,
-            `best_loss` and `best_pos`.
-        figures: `loss` and `pos_auc` (B, steps) of each step, `best_step` and `steps` (B,); empty without.
+            `best_loss` and, where it is shown, `best_pos`.
+        figures: `loss` (B, steps) of each step and `steps` (B,), with `best_pos` also `pos_auc` and
+            `best_step`; empty without steps.
     """
 
     target: Tensor
@@ -102,7 +101,9 @@ def explain(
             `TRAINED.steps` with one, and an explainer that was never trained takes `FRESH.steps`.
         lr: learning rate of the steps (default: see `defaults_of`).
         objective: loss of the steps (default: likewise).
-        variant: the mask to show, a key of `Explanation.variants` (default: likewise).
+        variant: the mask to show: `pltx`, `last`, `best_loss`, or `best_pos`, the step with the lowest POS,
+            which only tells steps apart where the class is the top one, and takes a few times longer
+            (default: `last`; `pltx` without steps).
         batch_size: images side by side; changes memory and speed only.
         progress: called with the number of images that have just been finished.
 
@@ -120,7 +121,8 @@ def explain(
     pixels = _prepared(images, explainee.input_size).to(explainee.mean.device)
     classes = _classes(target, explainee, pixels, batch_size)
     if steps:
-        settings = Settings(n_steps=steps, lr=defaults.lr if lr is None else lr, slots=batch_size)
+        lr = defaults.lr if lr is None else lr
+        settings = Settings(n_steps=steps, lr=lr, slots=batch_size, select=variant == "best_pos")
         objective = objective or defaults.objective
         masks, figures = finetune(
             explainer, explainee, pixels, classes, classes, objective, settings, progress
@@ -128,7 +130,7 @@ def explain(
     else:
         masks, figures = pltx(explainer, pixels, batch_size), {}
         progress(len(pixels))
-    variant = variant or (defaults.variant if steps else "pltx")
+    variant = variant or ("last" if steps else "pltx")
     if variant not in masks:
         raise UserError(f"no variant '{variant}'; with {steps} steps there are {', '.join(masks)}")
     shown = masks[variant]

@@ -13,7 +13,7 @@ from torchvision.transforms.v2 import functional as TF
 
 from datasets.classes import short_name
 from datasets.mask_files import MaskUnit
-from main.pictures import overlay, write_picture, write_sheet
+from main.pictures import CELL_TITLES, cells, write_picture, write_sheet
 from models.checkpoints import replace_file
 
 LONGEST_SIDE = 1024
@@ -76,17 +76,13 @@ def write_pictures(folder: Path, stem: str, explained: Explained) -> list[Path]:
         The files, the sheet last.
     """
     maps, n_classes = explained.maps(explained.shown), len(explained.unit.target)
-    pixels = explained.pixels.permute(1, 2, 0).numpy()
     paths = []
     for row, saliency in enumerate(maps):
         start = stem
         if n_classes > 1:
             start += f"_{explained.unit.target[row]}_{_slug(explained.class_name(row))}"
-        views = {
-            "overlay": overlay(explained.pixels, _stretched(saliency)),
-            "saliency": saliency.numpy(),
-            "masked": pixels * saliency.numpy()[..., None],
-        }
+        _, _, laid_over, masked = cells(explained.pixels, saliency)
+        views = {"overlay": laid_over, "saliency": saliency.numpy(), "masked": masked}
         for name, view in views.items():
             paths.append(folder / f"{start}_{name}.png")
             write_picture(paths[-1], view)
@@ -108,43 +104,27 @@ def stems(names: Sequence[str]) -> list[str]:
 
 
 def _comparison(explained: Explained) -> tuple[list[str], list, list[str]]:
-    """One class: its masks before and after the steps."""
-    pixels, variants = explained.pixels.permute(1, 2, 0).numpy(), [explained.shown]
-    if explained.shown != "pltx":
-        variants = ["pltx", explained.shown]
-    rows, captions = [], []
+    """One class: its mask, and with steps that from before them."""
+    shown = explained.shown
+    variants = [shown] if shown == "pltx" else ["pltx", shown]
+    rows = []
     for variant in variants:
         saliency = explained.maps(variant)[0]
-        mask = saliency.numpy()[..., None]
-        rows.append(
-            [
-                pixels,
-                saliency.numpy(),
-                overlay(explained.pixels, _stretched(saliency)),
-                pixels * mask,
-                pixels * (1 - mask),
-            ]
-        )
-        captions.append(explained.caption(0) if variant == explained.shown else "before the steps")
-    return ["image", "saliency map", "overlay", "masked image", "complement"], rows, captions
+        complement = explained.pixels * (1 - saliency)
+        rows.append([*cells(explained.pixels, saliency), complement.permute(1, 2, 0).numpy()])
+    captions = [explained.caption(0) if variant == shown else "before\nthe steps" for variant in variants]
+    return [*CELL_TITLES, "complement"], rows, captions
 
 
 def _contrast(explained: Explained) -> tuple[list[str], list, list[str]]:
-    """Several classes: each one's map, and where it is above the maps of all others."""
-    pixels, maps = explained.pixels.permute(1, 2, 0).numpy(), explained.maps(explained.shown)
-    rows = []
-    for row, saliency in enumerate(maps):
-        others = torch.cat([maps[:row], maps[row + 1 :]]).amax(0)
-        own = (saliency - others).clamp(min=0).numpy()
-        masked = pixels * saliency.numpy()[..., None]
-        rows.append([pixels, saliency.numpy(), overlay(explained.pixels, _stretched(saliency)), masked, own])
+    """Several classes: each one's map, and where it is above the maps of all others, on one scale."""
+    maps = explained.maps(explained.shown)
+    others = [torch.cat([maps[:row], maps[row + 1 :]]).amax(0) for row in range(len(maps))]
+    above = (maps - torch.stack(others)).clamp(min=0)
+    above = (above / above.max().clamp(min=1e-12)).numpy()
+    rows = [[*cells(explained.pixels, saliency), own] for saliency, own in zip(maps, above, strict=True)]
     captions = [explained.caption(row) for row in range(len(maps))]
-    return ["image", "saliency map", "overlay", "masked image", "above the other classes"], rows, captions
-
-
-def _stretched(saliency: Tensor) -> Tensor:
-    """A map for the overlay: its peak becomes 1, since masks may peak far below."""
-    return saliency / saliency.max().clamp(min=torch.finfo(saliency.dtype).tiny)
+    return [*CELL_TITLES, "above the other classes"], rows, captions
 
 
 def _save_array(path: str, values: Tensor) -> None:

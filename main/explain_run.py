@@ -76,7 +76,7 @@ def make_plan(options: ExplainOptions, explainee: Explainee, names: list[str]) -
     if steps == 0 and targets:
         log.warning("--steps 0: one forward pass depends on no class; the mask is the same for every class")
     lr = defaults.lr if options.finetune_lr is None else options.finetune_lr
-    shown = defaults.variant if steps else "pltx"
+    shown = options.show_step if steps else "pltx"
     return Plan(explainer, source, targets, steps, lr, _objective(options, defaults.objective), shown)
 
 
@@ -121,6 +121,7 @@ def open_folder(
             "targets": plan.targets,
             "steps": plan.steps,
             "lr": plan.lr,
+            "shown": plan.shown,
             "objective": dataclasses.asdict(plan.objective),
         },
     }

@@ -29,8 +29,8 @@ def overlay(image: Tensor, saliency: Tensor) -> np.ndarray:
 def cells(image: Tensor, saliency: Tensor) -> list[np.ndarray]:
     """Image (3, H, W), saliency map (H, W), overlay and masked image, as pictures.
 
-    Map and overlay are scaled to the map's own maximum, so that faint masks show too; the masked image is what
-    the explainee sees.
+    Map and overlay are scaled to the map's own maximum, so that faint masks show too; the masked image is
+    what the explainee sees.
     """
     pixels, scaled = image.permute(1, 2, 0).numpy(), saliency / saliency.max().clamp(min=1e-12)
     return [pixels, scaled.numpy(), overlay(image, scaled), pixels * saliency.numpy()[..., None]]
