@@ -126,13 +126,24 @@ class ShardOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExplaineeOptions:
-    """The model that is explained, and the class that is explained."""
+class ModelOptions:
+    """The model that is explained."""
 
     explainee_model_name: str = option("vit_base_224", "alias or timm name of the explainee", group="models")
     explainee_checkpoint: Path | None = option(
-        None, "its weights (.safetensors, .pth)", group="models", metavar="FILE", free=True
+        None,
+        "its weights (.safetensors, .pth, or a published .ckpt)",
+        group="models",
+        metavar="FILE",
+        free=True,
     )
+    seed: int = option(42, "seed of everything random", group="models")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplaineeOptions(ModelOptions):
+    """The model that is explained, and the class that is explained."""
+
     train_model_by_target_gt_class: bool = option(
         False, "explain the true class (target) instead of the predicted one", group="models"
     )
@@ -142,12 +153,11 @@ class ExplaineeOptions:
         choices=("explained", "target", "predicted"),
         group="models",
     )
-    seed: int = option(42, "seed of everything random", group="models")
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairOptions(ExplaineeOptions):
-    """Explainer and explainee, and the training objective."""
+class ExplainerOptions:
+    """The model that explains, and its training objective."""
 
     explainer_model_name: str | None = option(
         None, "alias or timm name of the explainer (default: as the explainee)", group="models"
@@ -179,6 +189,11 @@ class PairOptions(ExplaineeOptions):
     mask_fill: str = option(
         "black", "what stands where the mask removes", choices=("black", "mean", "blur"), group="objective"
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairOptions(ExplainerOptions, ExplaineeOptions):
+    """Explainer and explainee, and the training objective."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -469,6 +484,65 @@ class DemoOptions(RunOptions, PlaceOptions, ImageOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExplainOptions(RunOptions, PlaceOptions, ExplainerOptions, ModelOptions):
+    """`main/explain.py`: pictures and a model to maps, overlays and masked pictures."""
+
+    input: tuple[Path, ...] = option(
+        MISSING, "pictures, or folders of them", metavar="PATH", group="images", free=True
+    )
+    explainee_model_name: str = option(
+        "efficientnet_lite0", "alias or timm name of the explainee", group="models"
+    )
+    train_model_by_target_gt_class: bool = option(
+        False, "start from the explainer that was trained on true classes (target)", group="models"
+    )
+    activation_function: str | None = option(
+        None,
+        "from the head's output to the mask (default: as pretrained; softmax without a pLTX explainer)",
+        choices=("sigmoid", "relu", "softmax"),
+        group="models",
+    )
+    is_ce_neg: bool | None = option(
+        None,
+        "subtract the loss on the inverse mask, and halve (default: as pretrained)",
+        group="objective",
+    )
+    target_class: tuple[str, ...] | None = option(
+        None,
+        "classes to explain: index, WordNet id or name; several are contrasted on one sheet "
+        "(default: the top class of each picture)",
+        group="images",
+        metavar="CLASS",
+        free=True,
+    )
+    class_names: Path | None = option(
+        None, "text file with the name of each class, one a line", group="images", metavar="FILE", free=True
+    )
+    steps: int | None = option(
+        None,
+        "masks per picture and class, LTX; 0: pLTX, one forward pass, which depends on no class (default: 0; "
+        "25 with --target-class; 50 where there is no pLTX explainer)",
+        group="finetuning",
+        metavar="N",
+        free=True,
+    )
+    show_step: str = option(
+        "last",
+        "step that is shown: the last, the one with the lowest loss, or the one with the lowest POS (only where "
+        "the class is the top one; takes a few times longer)",
+        choices=("last", "best_loss", "best_pos"),
+        group="finetuning",
+        free=True,
+    )
+    finetune_lr: float | None = option(
+        None,
+        "rate of the steps (default: 5e-5, 5e-4 without a pLTX explainer)",
+        group="finetuning",
+        free=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainDigitsOptions(RunOptions):
     """`main/train_digits.py`: the explainee `vit_digits`."""
 
@@ -478,3 +552,11 @@ class TrainDigitsOptions(RunOptions):
     label_smoothing: float = option(0.05, "label smoothing")
     seed: int = option(42, "seed of everything random")
     output: Path = option(CHECKPOINTS / "vit_digits", "folder that receives explainee.safetensors", free=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertOptions:
+    """`main/convert_checkpoint.py`: a published checkpoint to safetensors."""
+
+    input: Path = option(MISSING, "published checkpoint (.ckpt)", flag="INPUT")
+    output: Path = option(MISSING, "file to write (.safetensors)", flag="OUTPUT")

@@ -14,6 +14,7 @@ from datasets.coco import CocoSegmentation
 from datasets.digits import DigitsOnPhotos
 from datasets.gtsegs import ImagenetSegmentation
 from datasets.imagenet import open_folder
+from datasets.pictures import PictureFiles
 from datasets.voc import VocSegmentation
 
 DIGITS = "digits"
@@ -80,6 +81,8 @@ def rebuild(description: dict[str, Any], image_size: tuple[int, int]) -> ImageSe
         UserError: its files are no longer there.
     """
     kind, rest = description["kind"], {key: value for key, value in description.items() if key != "kind"}
+    if kind == "files":
+        return PictureFiles(Path(rest["root"]), rest["names"], image_size)
     if kind == DIGITS:
         return DigitsOnPhotos(image_size=image_size, **rest)
     makers = {"folder": open_folder} | {images.kind: images for images in SEGMENTATION_SETS.values()}

@@ -10,7 +10,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from config import UserError
-from datasets.imagenet import read_image
+from datasets.pictures import read_image
 from datasets.segmentation import SegmentationSet, check_sizes, first_folder
 
 SOURCE = "https://cocodataset.org/#download (2017 Val images, 2017 Train/Val annotations)"

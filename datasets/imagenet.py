@@ -6,15 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from scipy.io import loadmat
 from timm.data import ImageNetInfo
 
 from config import UserError
 from datasets.base import NO_LABEL, ImageSet, to_tensor
 from datasets.labels import class_index, read_label_rows
-
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm"})
+from datasets.pictures import EXTENSIONS, read_image
 
 
 class FolderImages(ImageSet):
@@ -40,21 +38,6 @@ class FolderImages(ImageSet):
 
     def describe(self) -> dict[str, Any]:
         return {"kind": "folder", **self._source}
-
-
-def read_image(path: Path) -> Image.Image:
-    """A picture as RGB.
-
-    Raises:
-        UserError: the file is missing, no picture, truncated, or too large to be one in earnest.
-    """
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except FileNotFoundError as error:
-        raise UserError(f"no such image: {path}") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"cannot read image {path}: {error}") from error
 
 
 def open_folder(

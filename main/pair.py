@@ -6,13 +6,14 @@ from pathlib import Path
 
 import torch
 
-from config import ALIASES, ExplaineeOptions, PairOptions, UserError
+from config import ALIASES, ExplaineeOptions, ExplainerOptions, PairOptions, UserError
 from datasets.base import ImageSet
 from datasets.build import DIGITS, open_images, open_segmentation
 from datasets.imagenet import check_labels
 from models.explainee import Explainee
 from models.explainer import Explainer, find_explainer, load_explainer
-from models.losses import Objective
+from models.losses import Objective, released_mask_weight
+from models.published import holds_pair
 from models.registry import input_size
 
 log = logging.getLogger(__name__)
@@ -30,12 +31,28 @@ def is_published_pair(options: PairOptions) -> bool:
 
 
 def load_explainee(options: ExplaineeOptions) -> Explainee:
-    """The explainee of the options.
+    """The explainee of the options; that of the explainer's published file where one is used for both.
 
     Raises:
         UserError: unknown name or no weights.
     """
-    return Explainee.from_name(options.explainee_model_name, options.explainee_checkpoint)
+    checkpoint = options.explainee_checkpoint
+    if checkpoint is None and isinstance(options, ExplainerOptions):
+        checkpoint = _published_file(options)
+    return Explainee.from_name(options.explainee_model_name, checkpoint)
+
+
+def _published_file(options: PairOptions) -> Path | None:
+    """The file that holds both explainer and explainee, where the options lead to one."""
+    if explainer_name(options) != options.explainee_model_name:
+        return None
+    try:
+        path = explainer_path(options)
+    except UserError:
+        if options.explainer_checkpoint is not None:
+            raise
+        return None
+    return path if holds_pair(path) else None
 
 
 def explainer_path(options: PairOptions) -> Path:
@@ -50,6 +67,8 @@ def explainer_path(options: PairOptions) -> Path:
         options.train_model_by_target_gt_class,
         options.explainer_checkpoint,
     )
+
+
 def model_to_explain(explainee: Explainee, options) -> Explainee:
     """The model whose decisions the maps explain: the explainee, or with `SanityOptions` its random twin."""
     if not options.randomise_weights:
@@ -134,7 +153,14 @@ def pretrained_explainer(options: PairOptions, explainee: Explainee) -> tuple[Ex
         UserError: there is none, or it does not fit.
     """
     path = explainer_path(options)
-    explainer = new_explainer(options, explainee)
+    if explainer_name(options) == explainee.name:
+        explainer = new_explainer(options, explainee)
+    else:  # every weight follows, so none are looked for
+        explainer = Explainer.untrained(
+            explainer_name(options),
+            options.activation_function,
+            options.explainer_model_n_first_layers_to_freeze,
+        )
     metadata = load_explainer(path, explainer)
     log.info("pLTX explainer: %s", path)
     return explainer, path, metadata
@@ -144,7 +170,7 @@ def objective(options: PairOptions) -> Objective:
     """The training objective; the mask weight defaults to 50, and 30 for ViT-Small (released)."""
     weight = options.mask_loss_mul
     if weight is None:
-        weight = 30.0 if explainer_name(options) == "vit_small_224" else 50.0
+        weight = released_mask_weight(explainer_name(options))
     return Objective(
         options.mask_loss,
         weight,
@@ -166,7 +192,7 @@ def weights_sha256(module: torch.nn.Module) -> str:
 
 def explainee_record(options: ExplaineeOptions, explainee: Explainee) -> dict:
     """What run.json says of the explainee."""
-    checkpoint = options.explainee_checkpoint
+    checkpoint = options.explainee_checkpoint or explainee.checkpoint
     return {
         "name": explainee.name,
         "checkpoint": None if checkpoint is None else str(Path(checkpoint).resolve()),

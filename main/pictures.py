@@ -6,7 +6,10 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor
+
+from models.checkpoints import replace_file
 
 _MAP_COLOURS = "jet"
 _CELL_INCHES = 1.5
@@ -26,8 +29,8 @@ def overlay(image: Tensor, saliency: Tensor) -> np.ndarray:
 def cells(image: Tensor, saliency: Tensor) -> list[np.ndarray]:
     """Image (3, H, W), saliency map (H, W), overlay and masked image, as pictures.
 
-    Map and overlay are scaled to the map's own maximum, so that faint masks show too; the masked image is what
-    the explainee sees.
+    Map and overlay are scaled to the map's own maximum, so that faint masks show too; the masked image is
+    what the explainee sees.
     """
     pixels, scaled = image.permute(1, 2, 0).numpy(), saliency / saliency.max().clamp(min=1e-12)
     return [pixels, scaled.numpy(), overlay(image, scaled), pixels * saliency.numpy()[..., None]]
@@ -36,8 +39,18 @@ def cells(image: Tensor, saliency: Tensor) -> list[np.ndarray]:
 CELL_TITLES = ("image", "saliency map (scaled)", "overlay", "masked image")
 
 
+def write_picture(path: Path, pixels: np.ndarray) -> None:
+    """Writes one picture, (H, W, 3) or (H, W) in [0, 1], as an 8-bit PNG of that size."""
+    values = Image.fromarray((pixels.clip(0, 1) * 255).round().astype(np.uint8))
+    replace_file(path, lambda temporary: values.save(temporary, format="PNG"))
+
+
 def write_sheet(
-    path: Path, rows: Sequence[Sequence[np.ndarray]], columns: Sequence[str], captions: Sequence[str] = ()
+    path: Path,
+    rows: Sequence[Sequence[np.ndarray]],
+    columns: Sequence[str],
+    captions: Sequence[str] = (),
+    cell_inches: float = _CELL_INCHES,
 ) -> None:
     """Writes rows of pictures, (H, W, 3) in [0, 1] or maps (H, W) in [0, 1], with a title per column.
 
@@ -46,9 +59,13 @@ def write_sheet(
         rows: pictures by row.
         columns: titles of the columns.
         captions: words to the left of each row.
+        cell_inches: width of each picture; 130 pixels an inch.
     """
     n_rows, n_columns = len(rows), max(len(row) for row in rows)
-    figure = Figure(figsize=(_CELL_INCHES * n_columns, _CELL_INCHES * n_rows + 0.3), layout="constrained")
+    aspect = rows[0][0].shape[0] / rows[0][0].shape[1]
+    figure = Figure(
+        figsize=(cell_inches * n_columns, cell_inches * aspect * n_rows + 0.3), layout="constrained"
+    )
     axes = figure.subplots(n_rows, n_columns, squeeze=False)
     for axis in axes.flat:
         axis.set_xticks([])
@@ -58,7 +75,8 @@ def write_sheet(
         for c, picture in enumerate(row):
             axes[r, c].imshow(picture.clip(0, 1), cmap=_MAP_COLOURS, vmin=0, vmax=1)
         if captions:
-            axes[r, 0].set_ylabel(captions[r], fontsize=6)
+            lies = {"rotation": 0, "ha": "right", "va": "center"} if "\n" in captions[r] else {}
+            axes[r, 0].set_ylabel(captions[r], fontsize=6, **lies)
     for c, title in enumerate(columns):
         axes[0, c].set_title(title, fontsize=7)
     _save(figure, path)

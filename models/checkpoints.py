@@ -3,7 +3,11 @@
 import json
 import os
 import pickle
+import re
 import tempfile
+import warnings
+import zipfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -11,6 +15,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from config import UserError
+
+_ZIP = b"PK\x03\x04"
+# Plain classes that Lightning 1.5 checkpoints may name (keys of callbacks, hyper-parameters).
+_PLAIN_CLASSES = (
+    "argparse.Namespace",
+    "pathlib.PosixPath",
+    "pathlib.WindowsPath",
+    "pytorch_lightning.utilities.parsing.AttributeDict",
+    "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
+    "pytorch_lightning.callbacks.early_stopping.EarlyStopping",
+)
 
 
 def load_weights(path: str | Path) -> dict[str, torch.Tensor]:
@@ -24,7 +39,7 @@ def load_weights(path: str | Path) -> dict[str, torch.Tensor]:
         raise UserError(f"no such weights file: {path}")
     if path.suffix == ".safetensors":
         return load_safetensors(path)[0]
-    state = load_state(path)
+    state = load_state(path, mmap=True)
     for key in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
@@ -39,14 +54,31 @@ def load_safetensors(path: str | Path) -> tuple[dict[str, torch.Tensor], dict]:
     Raises:
         UserError: the file cannot be read.
     """
+    with _open_safetensors(path) as file:
+        return {key: file.get_tensor(key) for key in file.keys()}, _metadata(file)  # noqa: SIM118
+
+
+def load_metadata(path: str | Path) -> dict:
+    """The metadata alone.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    with _open_safetensors(path) as file:
+        return _metadata(file)
+
+
+@contextmanager
+def _open_safetensors(path: str | Path):
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = {
-                key: json.loads(value) for key, value in (file.metadata() or {}).items() if key != "format"
-            }
-            return {key: file.get_tensor(key) for key in file.keys()}, metadata  # noqa: SIM118
+            yield file
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"cannot read {path}: {error}; is the file whole?") from error
+
+
+def _metadata(file) -> dict:
+    return {key: json.loads(value) for key, value in (file.metadata() or {}).items() if key != "format"}
 
 
 def save_safetensors(path: str | Path, tensors: dict[str, torch.Tensor], metadata: dict) -> None:
@@ -56,22 +88,49 @@ def save_safetensors(path: str | Path, tensors: dict[str, torch.Tensor], metadat
     replace_file(path, lambda temporary: save_file(tensors, temporary, metadata=text))
 
 
-def load_state(path: str | Path):
+def load_state(path: str | Path, mmap: bool = False):
     """A `.pt` / `.ckpt` of tensors and plain containers; no code from the file is run.
+
+    The few plain classes that Lightning stores beside the weights come back as empty stand-ins.
+
+    Args:
+        path: the file.
+        mmap: read tensors from disk only when they are used.
 
     Raises:
         UserError: the file is missing, truncated, or wants to run code.
     """
+    stand_ins = [(_stand_in(name), name) for name in _PLAIN_CLASSES]
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with open(path, "rb") as file:
+            is_archive = file.read(len(_ZIP)) == _ZIP
+        if is_archive and not zipfile.is_zipfile(path):
+            raise UserError(f"{path} is truncated: copy or download it again")
+        with torch.serialization.safe_globals(stand_ins), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap and is_archive)
     except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0] if str(error) else "damaged"
+        wanted = re.search(r"GLOBAL (\S+)", str(error))
+        if wanted is None:
+            raise UserError(f"cannot read {path}: it is damaged, or no PyTorch file") from error
         raise UserError(
-            f"refused {path}: it holds more than tensors and plain containers, or is damaged ({reason[:120]})"
+            f"refused {path}: it holds more than tensors and plain containers (it wants to load "
+            f"'{wanted[1]}')"
         ) from error
+    except UserError:
+        raise
     except Exception as error:  # a damaged file may raise anything
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(f"cannot read {path}: {reason[:160]}; is the file whole?") from error
+
+
+def _stand_in(name: str) -> type:
+    """A class that takes another's place: it keeps nothing and does nothing."""
+
+    def new(cls, *args):
+        return {} if name.endswith("AttributeDict") else object.__new__(cls)
+
+    return type(name, (), {"__new__": new, "__init__": lambda *_: None, "__setstate__": lambda *_: None})
 
 
 def save_state(path: str | Path, state: dict) -> None:

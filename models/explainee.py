@@ -1,27 +1,39 @@
 """The explainee: the frozen classifier that is explained."""
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from config import UserError
 from models.registry import InputSpec, create_model, input_spec, load_pretrained
 
 
 class Explainee(nn.Module):
-    """A classifier of images in [0, 1], frozen and in eval mode; gradients reach its input, never its weights.
+    """A classifier of images in [0, 1], frozen, in eval mode; gradients reach its input, never its weights.
 
     Args:
         model: module from normalised images (B, 3, H, W) to logits (B, C).
         spec: input size and normalisation.
         name: how reports name it.
+        checkpoint: file that its weights were asked from, None where `models.registry` finds them again.
+        multi_label: its logits are independent (sigmoid), so a class counts as predicted above one half.
     """
 
-    def __init__(self, model: nn.Module, spec: InputSpec, name: str):
+    def __init__(
+        self,
+        model: nn.Module,
+        spec: InputSpec,
+        name: str,
+        checkpoint: Path | None = None,
+        multi_label: bool = False,
+    ):
         super().__init__()
         self.model = model.requires_grad_(False)
-        self.name, self.spec = name, spec
+        self.name, self.spec, self.checkpoint = name, spec, checkpoint
+        self.multi_label = multi_label
         self.input_size = spec.size
         self.register_buffer("mean", torch.tensor(spec.mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(spec.std).view(1, -1, 1, 1), persistent=False)
@@ -35,7 +47,7 @@ class Explainee(nn.Module):
             UserError: unknown name or no weights.
         """
         model = load_pretrained(name, checkpoint)
-        return cls(model, input_spec(model), name)
+        return cls(model, input_spec(model), name, None if checkpoint is None else Path(checkpoint))
 
     def with_random_weights(self, seed: int) -> "Explainee":
         """The same architecture with weights as its initialiser draws them, for sanity checks.
@@ -47,6 +59,46 @@ class Explainee(nn.Module):
             torch.manual_seed(seed)
             model = create_model(self.name, self.num_classes)
         return Explainee(model, self.spec, self.name)
+
+    @classmethod
+    def from_module(
+        cls,
+        module: nn.Module,
+        mean: Sequence[float],
+        std: Sequence[float],
+        input_size: tuple[int, int],
+        name: str | None = None,
+        multi_label: bool = False,
+    ) -> "Explainee":
+        """Explainee from any classifier.
+
+        Args:
+            module: normalised images (B, 3, H, W) to logits (B, C), or to an object with `logits`.
+                It is frozen and put in eval mode.
+            mean: of the normalisation, per channel, on [0, 1] pixels.
+            std: of the normalisation, likewise.
+            input_size: (H, W) that the module takes.
+            name: how reports name it (default: its class).
+            multi_label: logits are independent (sigmoid); needed where there is one logit alone.
+
+        Raises:
+            UserError: the module does not give logits for such images.
+        """
+        spec = InputSpec(tuple(input_size), tuple(mean), tuple(std))
+        explainee = cls(module, spec, name or type(module).__name__, multi_label=multi_label)
+        device = next((value.device for value in module.parameters()), torch.device("cpu"))
+        explainee.to(device)
+        try:
+            with torch.no_grad():
+                logits = explainee(torch.zeros(1, len(spec.mean), *spec.size, device=device))
+            shape = tuple(logits.shape)
+        except (RuntimeError, ValueError, AttributeError) as error:
+            raise UserError(f"'{explainee.name}' takes no images of size {spec.size}: {error}") from error
+        if len(shape) != 2:
+            raise UserError(f"'{explainee.name}' gives {shape} for one image; wanted logits (1, classes)")
+        if shape[1] == 1 and not multi_label:
+            raise UserError(f"'{explainee.name}' has one logit; pass multi_label=True for a sigmoid output")
+        return explainee
 
     @cached_property
     def num_classes(self) -> int:
@@ -61,4 +113,6 @@ class Explainee(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [0, 1] to logits (B, C)."""
         # Convolutions are up to twice as fast on this layout, on CPUs too.
-        return self.model(((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last))
+        normalised = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        output = self.model(normalised)
+        return output if isinstance(output, Tensor) else output.logits

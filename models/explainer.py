@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from config import UserError
-from models.checkpoints import load_safetensors, save_safetensors
+from config import ALIASES, UserError
+from models import published
+from models.checkpoints import load_metadata, load_weights, save_safetensors
 from models.explainee import Explainee
-from models.registry import InputSpec, input_spec, load_pretrained, pair_folder
+from models.registry import InputSpec, create_model, input_spec, load_pretrained, pair_folder
 
 log = logging.getLogger(__name__)
 
@@ -26,12 +27,16 @@ _HEADS = (
 )  # fmt: skip
 
 
+class NoExplainerError(UserError):
+    """There is no pLTX explainer of a pair."""
+
+
 class Explainer(nn.Module):
-    """Images in [0, 1] to token masks in [0, 1]; always in eval mode (no dropout, batch norm fixed; released).
+    """Images in [0, 1] to token masks in [0, 1]; always in eval mode (no dropout, fixed batch norm).
 
     A backbone with tokens (ViT, Swin, ...) gets Linear(d, d), Tanh, Linear(d, 1) on each token, prefix tokens
     dropped; one with a feature map (B, C, h, w) a 1x1 convolution. It resizes and normalises for its own
-    backbone.
+    backbone. DenseNet's features are taken before their last ReLU, where torchvision's end (released).
 
     Args:
         backbone: timm model.
@@ -52,10 +57,14 @@ class Explainer(nn.Module):
     ):
         super().__init__()
         self.name, self.activation = name, activation
+        self.metadata: dict | None = None  # of the checkpoint that the weights came from
         self.input_size = spec.size
         self.register_buffer("mean", torch.tensor(spec.mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(spec.std).view(1, -1, 1, 1), persistent=False)
         backbone.reset_classifier(0)
+        last_norm = getattr(getattr(backbone, "features", None), "norm5", None)
+        if last_norm is not None:
+            last_norm.act = nn.Identity()
         self.backbone = backbone.requires_grad_(True).eval()
         self.to(device := next(backbone.parameters()).device)
         blank = torch.zeros(1, 3, *spec.size, device=device)
@@ -77,12 +86,67 @@ class Explainer(nn.Module):
         Raises:
             UserError: unknown name or no weights.
         """
-        if name == explainee.name:
-            backbone, spec = copy.deepcopy(explainee.model), explainee.spec
-        else:
-            backbone = load_pretrained(name)
-            spec = input_spec(backbone)
+        backbone, spec = _backbone(name, explainee)
         return cls(backbone, spec, name, activation, n_first_layers_to_freeze)
+
+    @classmethod
+    def from_name(
+        cls, name: str, explainee: Explainee, input_size: tuple[int, int] | None = None
+    ) -> "Explainer":
+        """A pretrained backbone with a fresh head, for `main.api.explain` to finetune from scratch.
+
+        Its activation is `softmax`: masks then peak at 1 from the first step on. With `sigmoid`, a fresh head
+        finds it cheaper to darken the whole image, which many networks do not mind.
+
+        Args:
+            name: alias or timm name; where it is the explainee's, its own weights are used.
+            explainee: what it is to explain.
+            input_size: (H, W) that the backbone is to see (default: its own); pass the explainee's where its
+                images are not square.
+
+        Raises:
+            UserError: unknown name, no weights, or a backbone that cannot take such a size.
+        """
+        backbone, spec = _backbone(name, explainee)
+        if input_size is not None:
+            spec = InputSpec(tuple(input_size), spec.mean, spec.std)
+            _resize_tokens(backbone, name, spec.size)
+        return cls(backbone, spec, name, "softmax")
+
+    @classmethod
+    def from_checkpoint(cls, path: str | Path, name: str | None = None) -> "Explainer":
+        """A pLTX explainer from one of our files, a training run's folder, or one of the authors' files.
+
+        Args:
+            path: the file or folder.
+            name: alias or timm name, where the file does not say.
+
+        Raises:
+            UserError: no such file, a damaged one, or one that fits no architecture.
+        """
+        path = Path(path) / BEST_FILE if Path(path).is_dir() else Path(path)
+        metadata = load_metadata(path) if path.suffix == ".safetensors" and path.is_file() else {}
+        name = name or metadata.get("explainer") or published_alias(load_weights(path), path)
+        explainer = cls.untrained(name, metadata.get("activation", "sigmoid"))
+        load_explainer(path, explainer)
+        return explainer
+
+    @classmethod
+    def untrained(
+        cls, name: str, activation: str = "sigmoid", n_first_layers_to_freeze: int = 0
+    ) -> "Explainer":
+        """An explainer with random weights, for a checkpoint to fill.
+
+        Raises:
+            UserError: unknown name.
+        """
+        backbone = create_model(name)
+        return cls(backbone, input_spec(backbone), name, activation, n_first_layers_to_freeze)
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether its weights came from a pLTX checkpoint."""
+        return self.metadata is not None
 
     def train(self, mode: bool = True) -> "Explainer":
         """Stays in eval mode whatever is asked."""
@@ -151,10 +215,29 @@ class Explainer(nn.Module):
             return
         if n_first_layers > len(blocks):
             raise UserError(
-                f"--explainer-model-n-first-layers-to-freeze {n_first_layers}: '{self.name}' has {len(blocks)} layers"
+                f"--explainer-model-n-first-layers-to-freeze {n_first_layers}: '{self.name}' has "
+                f"{len(blocks)} layers"
             )
         for block in blocks[:n_first_layers]:
             block.requires_grad_(False)
+
+
+def _backbone(name: str, explainee: Explainee) -> tuple[nn.Module, InputSpec]:
+    """A pretrained backbone: the explainee's own where the name is the same."""
+    if name == explainee.name and hasattr(explainee.model, "forward_features"):
+        return copy.deepcopy(explainee.model), explainee.spec
+    backbone = load_pretrained(name)
+    return backbone, input_spec(backbone)
+
+
+def _resize_tokens(backbone: nn.Module, name: str, size: tuple[int, int]) -> None:
+    """Lets a transformer take images of another size; feature maps need nothing."""
+    if not hasattr(backbone, "set_input_size"):
+        return
+    try:
+        backbone.set_input_size(img_size=size)
+    except (AssertionError, ValueError, RuntimeError) as error:
+        raise UserError(f"'{name}' cannot take images of {size[0]} x {size[1]}: {error}") from error
 
 
 def save_explainer(
@@ -171,39 +254,88 @@ def save_explainer(
 
 
 def load_explainer(path: Path, explainer: Explainer) -> dict:
-    """Loads weights in place and returns their metadata.
+    """Loads weights in place, from our files or the authors', and returns their metadata.
 
     Raises:
         UserError: the file is missing or belongs to another architecture (the first mismatch is named).
     """
-    tensors, metadata = load_safetensors(path)
+    path = Path(path)
+    tensors = load_weights(path)
+    metadata = load_metadata(path) if path.suffix == ".safetensors" else {}
+    pair = published.split(tensors)
+    if pair is not None:
+        tensors, metadata = pair.explainer, metadata | {"published": True}
     own = explainer.state_dict()
     for key, value in own.items():
         if key not in tensors or tensors[key].shape != value.shape:
             found = tuple(tensors[key].shape) if key in tensors else "missing"
             raise UserError(
-                f"{path} does not fit explainer '{explainer.name}': '{key}' is {found}, wanted {tuple(value.shape)}"
+                f"{path} does not fit explainer '{explainer.name}': '{key}' is {found}, "
+                f"wanted {tuple(value.shape)}"
             )
     explainer.load_state_dict({key: tensors[key].to(value.dtype) for key, value in own.items()})
+    if pair is not None:
+        published.as_published(explainer, pair)
+    trained_with = metadata.get("activation", explainer.activation)
+    if trained_with != explainer.activation:
+        log.warning("%s was trained with activation '%s', which is used", path, trained_with)
+    explainer.activation, explainer.metadata = trained_with, metadata
     return metadata
 
 
-def find_explainer(explainer_name: str, explainee_name: str, by_target: bool, given: Path | None) -> Path:
-    """The pLTX checkpoint of a pair: `given` (a file or a training run's folder), else ours in `checkpoints/`.
+def published_alias(tensors: dict[str, Tensor], path: Path) -> str:
+    """Alias of the published pair that a file's tensors are.
 
     Raises:
-        UserError: there is none; the message says what to put where.
+        UserError: they are no published pair.
+    """
+    pair = published.split(tensors)
+    if pair is None:
+        raise UserError(f"{path} is no published LTX checkpoint: it has no 'vit_for_patch_classification.*'")
+    found = {key: tuple(value.shape) for key, value in pair.explainer.items()}
+    names = [name for name, alias in ALIASES.items() if alias.published]
+    for name in names:
+        with torch.device("meta"):
+            wanted = Explainer.untrained(name).state_dict()
+        if found == {key: tuple(value.shape) for key, value in wanted.items()}:
+            return name
+    raise UserError(f"the explainer in {path} fits none of the published pairs ({', '.join(names)})")
+
+
+def find_explainer(explainer_name: str, explainee_name: str, by_target: bool, given: Path | None) -> Path:
+    """The pLTX checkpoint of a pair: `given` (a file or a training run's folder), else in `checkpoints/`.
+
+    There our own `best` comes first, then the authors' file.
+
+    Raises:
+        UserError: there is none, or several published ones; the message says what to put where.
     """
     kind = "target" if by_target else "predicted"
     folder = pair_folder(explainer_name, explainee_name)
-    path = Path(given) if given is not None else folder / kind
-    path = path / BEST_FILE if path.is_dir() or given is None else path
-    if not path.is_file():
-        where = (
-            f"--explainer-checkpoint {given}: no such file or training run" if given else f"{path} not found"
-        )
+    if given is not None and Path(given).is_file():
+        return Path(given)
+    ours = folder / kind / BEST_FILE if given is None else Path(given) / BEST_FILE
+    if ours.is_file():
+        return ours
+    files = published.published_files(folder if given is None else Path(given), kind)
+    if len(files) == 1:
+        return files[0]
+    if files:
+        names = ", ".join(path.name for path in files)
         raise UserError(
-            f"no pLTX explainer for the pair {explainer_name} / {explainee_name} ({kind}): {where}; "
-            "train one with main/seg_classification/run_seg_cls.py or pass --explainer-checkpoint"
+            f"{files[0].parent} holds several published files ({names}); pass one with --explainer-checkpoint"
         )
-    return path
+    where = f"--explainer-checkpoint {given}: no such file or training run" if given else f"{ours} not found"
+    raise NoExplainerError(
+        f"no pLTX explainer for the pair {explainer_name} / {explainee_name} ({kind}): {where}; "
+        f"{_what_to_put_where(explainer_name, explainee_name, folder, kind)}"
+    )
+
+
+def _what_to_put_where(explainer_name: str, explainee_name: str, folder: Path, kind: str) -> str:
+    alias = ALIASES.get(explainer_name)
+    own = "train one with main/seg_classification/run_seg_cls.py or pass --explainer-checkpoint FILE"
+    if alias is None or not alias.published or explainer_name != explainee_name:
+        return own
+    pattern = published.PATTERN.format(kind=kind)
+    return f"put the authors' {pattern} into {folder} (it holds the explainee too), or {own}"

@@ -16,6 +16,7 @@ from torch import nn
 
 import config
 from config import ALIASES, UserError
+from models import published
 from models.checkpoints import load_weights
 
 log = logging.getLogger(__name__)
@@ -81,8 +82,8 @@ def create_model(name: str, num_classes: int | None = None) -> nn.Module:
 def load_pretrained(name: str, checkpoint: str | Path | None = None) -> nn.Module:
     """A classifier with its trained weights.
 
-    Weights come from `checkpoint` if given, else `checkpoints/<alias>/explainee.safetensors`, else the pip
-    package that holds them, else timm (its cache, then the network).
+    Weights come from `checkpoint` if given, else `checkpoints/<alias>/explainee.safetensors`, else a
+    published LTX checkpoint in that folder, else their pip package, else timm (its cache, then the network).
 
     Raises:
         UserError: unknown name, or no weights to be had; the message names the file that is wanted.
@@ -93,6 +94,8 @@ def load_pretrained(name: str, checkpoint: str | Path | None = None) -> nn.Modul
         return _from_file(name, Path(checkpoint))
     if local.is_file():
         return _from_file(name, local)
+    for path in published.published_files(local.parent)[:1]:
+        return _from_file(name, path)
     if alias and alias.package_weights:
         return _from_package(name, alias.package_weights)
     model = create_model(name)
@@ -104,9 +107,15 @@ def load_pretrained(name: str, checkpoint: str | Path | None = None) -> nn.Modul
 
 def _from_file(name: str, path: Path) -> nn.Module:
     weights = load_weights(path)
-    num_classes = _num_classes(create_model(name), weights)
-    model = create_model(name, num_classes)
+    pair = published.split(weights)
+    weights = weights if pair is None else pair.explainee
+    model = create_model(name)
+    num_classes = _num_classes(model, weights)
+    if num_classes not in (None, model.num_classes):
+        model = create_model(name, num_classes)
     _fit(model, weights, name, path)
+    if pair is not None:
+        published.as_published(model, pair)
     return model
 
 
@@ -166,9 +175,13 @@ def _load_from_timm(model: nn.Module, name: str) -> None:
             timm.models.load_pretrained(model, pretrained_cfg=cfg, num_classes=model.num_classes)
     except Exception as error:  # the hub client raises many kinds, all meaning: not to be had
         log.debug("timm could not load '%s': %s", name, error)
+        alias = ALIASES.get(name)
+        or_published = (
+            f", or put a published LTX checkpoint into {pair_folder(name, name)} (it holds the explainee too)"
+        )
         raise UserError(
-            f"weights of '{name}' are not in timm's cache and cannot be downloaded; "
-            f"get {wanted} and pass it with --explainee-checkpoint FILE"
+            f"weights of '{name}' are not in timm's cache and cannot be downloaded; get {wanted} and pass it "
+            f"with --explainee-checkpoint FILE{or_published if alias and alias.published else ''}"
         ) from error
 
 

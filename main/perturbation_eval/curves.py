@@ -86,8 +86,14 @@ def removal_curve(
 
 @torch.no_grad()
 def read_class(explainee, images: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-    """Probability of each image's class, (B,) in [0, 1], and 1.0 where it is the top one, (B,)."""
+    """Probability of each image's class, (B,) in [0, 1], and 1.0 where it is the top one, (B,).
+
+    With an explainee that is `multi_label`, the sigmoid, and 1.0 where it is above one half.
+    """
     logits = explainee(images).float()
+    if getattr(explainee, "multi_label", False):
+        own = logits.gather(1, classes[:, None])[:, 0]
+        return own.sigmoid(), (own > 0).float()
     probability = logits.softmax(1).gather(1, classes[:, None])[:, 0]
     return probability, (logits.argmax(1) == classes).float()
 

@@ -32,6 +32,7 @@ class Settings:
         slots: images side by side.
         scoring_batch: images that go through the explainee at once while scoring.
         shortcuts: skip the scoring that cannot change the selection.
+        select: score the steps; False leaves the best by POS or NEG out, and saves most of the time.
         schedule: rate by update instead of `lr`.
         moments: optimiser state to start from, see `StackedExplainer`.
         use_vmap: see `StackedExplainer`.
@@ -44,6 +45,7 @@ class Settings:
     slots: int = 16
     scoring_batch: int = 64
     shortcuts: bool = True
+    select: bool = True
     schedule: Callable[[int], float] | None = None
     moments: dict | None = None
     use_vmap: bool | None = None
@@ -58,7 +60,7 @@ class _Record:
     """Masks and figures of n images, filled step by step."""
 
     def __init__(self, n: int, grid: tuple[int, int], settings: Settings, device):
-        names = ["pltx", settings.best_name]
+        names = ["pltx", settings.best_name] if settings.select else ["pltx"]
         names += [] if settings.early_stop else ["last", "best_loss"]
         self.settings = settings
         self.masks = {name: torch.zeros(n, *grid, device=device) for name in names}
@@ -81,6 +83,8 @@ class _Record:
             self._keep("best_loss", rows, lower, masks)
 
     def _keep(self, name: str, rows: Tensor, which: Tensor, masks: Tensor) -> None:
+        if name not in self.masks:
+            return
         self.masks[name][rows] = torch.where(which[:, None, None], masks, self.masks[name][rows])
 
 
@@ -108,7 +112,8 @@ def finetune(
 
     Returns:
         Token masks (n, h, w) by variant, and `loss` and AUC (n, N) by step (`pos_auc` or `neg_auc`, NaN where
-        a step was not scored because it could not win), `best_step` and `steps` (n,).
+        a step was not scored because it could not win), `best_step` and `steps` (n,); without `select`
+        neither AUC nor `best_step`.
     """
     device, n = images.device, len(images)
     correct = torch.cat(
@@ -122,6 +127,8 @@ def finetune(
     scorer = StepScorer(
         explainee, correct, settings.optimize_by_pos, settings.shortcuts, settings.scoring_batch
     )
+    if not settings.select:
+        scorer.stopped.fill_(True)  # what has stopped is not scored
     n_slots = min(settings.slots, n)
     stack = StackedExplainer(
         explainer, n_slots, settings.lr, schedule=settings.schedule, moments=settings.moments,
@@ -156,7 +163,9 @@ def finetune(
                 else:
                     del image_of[slot]
     name = "pos_auc" if settings.optimize_by_pos else "neg_auc"
-    figures = {"loss": record.loss, name: record.auc, "best_step": record.best_step, "steps": steps_taken}
+    figures = {"loss": record.loss, "steps": steps_taken}
+    if settings.select:
+        figures |= {name: record.auc, "best_step": record.best_step}
     return record.masks, figures
 
 

@@ -19,6 +19,7 @@ from main.seg_classification.finetuning import Settings, finetune, pltx
 from models.checkpoints import load_state
 from models.explainee import Explainee
 from models.explainer import Explainer
+from models.published import training_state
 from models.registry import pair_folder
 
 log = logging.getLogger(__name__)
@@ -131,14 +132,15 @@ def finetune_settings(options: FinetuneOptions, explainer: Explainer, checkpoint
 
 def _released(checkpoint: Path, explainer: Explainer, peak: float):
     """Rate by update and AdamW state, as the released code goes on from a checkpoint."""
-    path = checkpoint.with_suffix(".pt")
+    names = list(explainer.trainable())
+    path = checkpoint if checkpoint.suffix == ".ckpt" else checkpoint.with_suffix(".pt")
     if not path.is_file():
         raise UserError(
             f"--finetune-lr released needs the optimiser's state, and {path} does not exist; pass a checkpoint of a "
             "training run that has it with --explainer-checkpoint, or a number"
         )
-    state = load_state(path)
-    optimizer, names = state["optimizer"], list(explainer.trainable())
+    state = training_state(path, names) if path == checkpoint else load_state(path)
+    optimizer = state["optimizer"]
     if len(optimizer["state"]) != len(names):
         raise UserError(
             f"{path} belongs to an explainer with other trainable weights than '{explainer.name}' has here"

@@ -1,5 +1,6 @@
 """A run of pLTX pretraining: its images, its folder and its pictures around a `Trainer`."""
 
+import dataclasses
 import hashlib
 import math
 from collections.abc import Sequence
@@ -85,7 +86,10 @@ def pretrain(options: PretrainOptions, explainee: Explainee, device: torch.devic
     )
     trainer = Trainer(
         explainer, explainee, objective(options), train_set, train, val_set, val, plan, folder,
-        {"run_hash": run["hash"], "class": "target" if options.train_model_by_target_gt_class else "predicted"},
+        {
+            "run_hash": run["hash"], "class": "target" if options.train_model_by_target_gt_class else "predicted",
+            "objective": dataclasses.asdict(objective(options)),
+        },
     )  # fmt: skip
     return folder, trainer.run(_write_pictures if options.enable_checkpointing else lambda *_: None)
 

@@ -1,0 +1,55 @@
+"""Converts a published LTX checkpoint to safetensors: its explainer and its explainee in one file.
+
+    python main/convert_checkpoint.py "checkpoints/vit_base/vit_base_target_best_auc__epoch=30.ckpt" \\
+        checkpoints/vit_base/target/best.safetensors
+
+The new file can be passed wherever the old one can, and is about half as long. The optimiser's state, which
+`--finetune-lr released` needs, goes to a `.pt` beside it, where the old file has one.
+"""
+
+import sys
+
+sys.path[0] = sys.path[0] if __package__ else __file__.rsplit("main", 1)[0]
+
+from pathlib import Path
+
+from config import ConvertOptions, UserError
+from main import cli
+from models import published
+from models.checkpoints import load_weights, save_safetensors, save_state
+from models.explainer import Explainer, load_explainer, published_alias
+from models.registry import load_pretrained
+
+
+def main(options: ConvertOptions) -> tuple[Path, dict]:
+    """Checks that the file fits one of the published pairs, and writes it anew."""
+    if options.output.suffix != ".safetensors":
+        raise UserError(f"{options.output}: wanted a name that ends in .safetensors")
+    weights = load_weights(options.input)
+    name, pair = published_alias(weights, options.input), published.split(weights)
+    explainer = Explainer.untrained(name)
+    metadata = load_explainer(options.input, explainer)
+    load_pretrained(name, options.input)
+    metadata |= {
+        "explainer": name,
+        "explainee": name,
+        "activation": explainer.activation,
+        "source": options.input.name,
+    }
+    save_safetensors(options.output, published.join(pair), metadata)
+    print(f"{options.input} holds the pair {name} -> {cli.display_path(options.output)}")
+    try:
+        state = published.training_state(options.input, list(explainer.trainable()))
+    except UserError:
+        print("no optimiser's state in it: --finetune-lr released will not work")
+    else:
+        save_state(options.output.with_suffix(".pt"), state)
+    sizes = {"explainer": pair.explainer, "explainee": pair.explainee}
+    return options.output, {
+        role: {"tensors": len(tensors), "parameters": sum(value.numel() for value in tensors.values())}
+        for role, tensors in sizes.items()
+    }
+
+
+if __name__ == "__main__":
+    cli.run_script(ConvertOptions, main)

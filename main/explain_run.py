@@ -1,0 +1,240 @@
+"""A run that explains pictures: which explainer, and the mask file and the pictures of each."""
+
+import dataclasses
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+import config
+from config import ExplainOptions, UserError
+from datasets.base import to_tensor
+from datasets.classes import find_class, short_name
+from datasets.manifest import write_manifest
+from datasets.mask_files import MaskUnit, read_unit, unit_path, write_unit
+from datasets.pictures import PictureFiles
+from main.api import defaults_of, explain
+from main.explain_pictures import Explained, stems, write_pictures
+from main.pair import explainee_record, new_explainer, objective, pretrained_explainer, weights_sha256
+from main.run_folder import open_run
+from models.explainee import Explainee
+from models.explainer import Explainer, NoExplainerError
+from models.losses import Objective
+
+log = logging.getLogger(__name__)
+
+SCORES = ("probability", "masked_probability", "complement_probability", "mask_area")
+_TOP = 5
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How pictures are explained.
+
+    Attributes:
+        explainer: makes the masks.
+        source: where its weights come from, in words.
+        targets: classes to explain in every picture; empty for the top class of each.
+        steps: masks per picture and class, 0 for one forward pass.
+        lr: rate of the steps.
+        objective: loss of the steps.
+        shown: variant that is shown.
+    """
+
+    explainer: Explainer
+    source: str
+    targets: tuple[int, ...]
+    steps: int
+    lr: float
+    objective: Objective
+    shown: str
+
+    @property
+    def method(self) -> str:
+        """How the masks are made, in a word."""
+        return f"ltx{self.steps}" if self.steps else "pltx"
+
+
+def make_plan(options: ExplainOptions, explainee: Explainee, names: list[str]) -> Plan:
+    """Resolves classes, explainer and defaults.
+
+    Raises:
+        UserError: no such class, or an explainer that does not fit.
+    """
+    if options.steps is not None and options.steps < 0:
+        raise UserError(f"--steps {options.steps}: wanted 0 or more")
+    targets = tuple(dict.fromkeys(find_class(text, names) for text in options.target_class or ()))
+    explainer, source = _explainer(options, explainee)
+    defaults = defaults_of(explainer)
+    steps = options.steps
+    if steps is None:
+        steps = defaults.steps if targets or not explainer.is_trained else 0
+    if steps == 0 and targets:
+        log.warning("--steps 0: one forward pass depends on no class; the mask is the same for every class")
+    lr = defaults.lr if options.finetune_lr is None else options.finetune_lr
+    shown = options.show_step if steps else "pltx"
+    return Plan(explainer, source, targets, steps, lr, _objective(options, defaults.objective), shown)
+
+
+def _explainer(options: ExplainOptions, explainee: Explainee) -> tuple[Explainer, str]:
+    """The pair's pLTX explainer, else its backbone with a fresh head; and where its weights come from."""
+    activation = options.activation_function
+    try:
+        trained = dataclasses.replace(options, activation_function=activation or "sigmoid")
+        explainer, path, _ = pretrained_explainer(trained, explainee)
+        return explainer, str(path)
+    except NoExplainerError:
+        if options.explainer_checkpoint is not None:
+            raise
+    fresh = dataclasses.replace(options, activation_function=activation or "softmax")
+    return new_explainer(fresh, explainee), "none found, so its backbone with a fresh head"
+
+
+def _objective(options: ExplainOptions, default: Objective) -> Objective:
+    """The objective of the flags; what they leave open is as the explainer's default."""
+    weight, inverse = options.mask_loss_mul, options.is_ce_neg
+    resolved = dataclasses.replace(
+        options,
+        mask_loss_mul=default.mask_loss_mul if weight is None else weight,
+        is_ce_neg=default.is_ce_neg if inverse is None else inverse,
+    )
+    return objective(resolved)
+
+
+def open_folder(
+    options: ExplainOptions, explainee: Explainee, pictures: PictureFiles, plan: Plan
+) -> tuple[Path, dict]:
+    """The run's folder and run.json; without `--run-name`, the first one that is free or holds this run.
+
+    Raises:
+        UserError: the named folder holds another run.
+    """
+    identity = {
+        "explainee": weights_sha256(explainee.model),
+        "explainer": weights_sha256(plan.explainer),
+        "pictures": [_fingerprint(pictures.root / name) for name in pictures.names],
+        "plan": {
+            "targets": plan.targets,
+            "steps": plan.steps,
+            "lr": plan.lr,
+            "shown": plan.shown,
+            "objective": dataclasses.asdict(plan.objective),
+        },
+    }
+    record = {
+        "method": plan.method,
+        "dataset": pictures.describe(),
+        "explainee": explainee_record(options, explainee),
+        "explainer": {
+            "name": plan.explainer.name,
+            "checkpoint": plan.source,
+            "sha256": identity["explainer"],
+        },
+        "score_class": "explained",
+        "n_images": len(pictures),
+        "unit_size": 1,
+        "input_size": list(explainee.input_size),
+    }
+    root = options.default_root_dir or config.RESULTS
+    if options.run_name is not None:
+        return root / options.run_name, open_run(root / options.run_name, options, identity, record)
+    name = f"explain-{stems(pictures.names)[0]}-{explainee.name}-{plan.method}"
+    for folder in (root / (name if number == 1 else f"{name}-{number}") for number in range(1, 1000)):
+        try:
+            return folder, open_run(folder, options, identity, record)
+        except UserError:
+            log.info("%s holds another run", folder)
+    raise UserError(f"{root} is full of runs named {name}; pass --run-name")
+
+
+def explain_all(
+    folder: Path, run: dict, explainee: Explainee, pictures: PictureFiles, plan: Plan, names: list[str]
+):
+    """Explains picture after picture; one that has its mask file already is not explained again.
+
+    Args:
+        folder: the run's folder.
+        run: its run.json.
+        explainee: on the device.
+        pictures: what to explain.
+        plan: how.
+        names: name of each class.
+
+    Yields:
+        Name, `MaskUnit` and sheet of each picture.
+
+    Raises:
+        UserError: a picture cannot be read.
+    """
+    write_manifest(folder / "manifest.csv", pictures, range(len(pictures)))
+    attributes = {"method": plan.method, "run_hash": run["hash"], "explainee": explainee.name}
+    attributes |= {"explainer": plan.explainer.name, "input_size": list(explainee.input_size)}
+    for index, stem in enumerate(tqdm(stems(pictures.names), desc=folder.name, unit="picture")):
+        path = unit_path(folder, range(index, index + 1))
+        if not path.is_file():
+            picture = pictures.picture(index)
+            unit = explain_picture(picture, index, explainee, plan)
+            unit.attributes |= attributes
+            write_pictures(folder, stem, Explained.of(picture, unit, plan.shown, names))
+            write_unit(path, unit)
+        yield pictures.names[index], read_unit(path), folder / f"{stem}_sheet.png"
+
+
+def explain_picture(picture: Image.Image, index: int, explainee: Explainee, plan: Plan) -> MaskUnit:
+    """The masks and scores of one picture, a row per class.
+
+    Args:
+        picture: RGB.
+        index: its position in the run's manifest.
+        explainee: on the device.
+        plan: how.
+    """
+    n_classes = max(1, len(plan.targets))
+    image = to_tensor(picture, explainee.input_size)[None].to(explainee.mean.device)
+    with torch.no_grad():
+        logits = explainee(image)
+        probability = logits.sigmoid() if explainee.multi_label else logits.softmax(1)
+        top = probability[0].topk(min(_TOP, probability.shape[1]))
+    explanation = explain(
+        plan.explainer, explainee, image.expand(n_classes, -1, -1, -1), plan.targets or None,
+        plan.steps, plan.lr, plan.objective, plan.shown,
+    )  # fmt: skip
+    arrays = explanation.scores | explanation.figures
+    arrays |= {
+        "top_class": top.indices.expand(n_classes, -1),
+        "top_probability": top.values.expand(n_classes, -1),
+    }
+    arrays = {name: values.cpu().numpy() for name, values in arrays.items()}
+    arrays["predicted"] = arrays["top_class"][:, 0]
+    arrays["label"] = np.full(n_classes, -1)
+    masks = {name: values.cpu().numpy() for name, values in explanation.variants.items()}
+    target = explanation.target.cpu().numpy()
+    return MaskUnit(np.full(n_classes, index), target, masks, {}, arrays)
+
+
+def describe(name: str, unit: MaskUnit, plan: Plan, names: list[str]) -> str:
+    """What is said of one picture: its top classes and, for each class explained, the scores of its mask."""
+    top = zip(unit.arrays["top_class"][0], unit.arrays["top_probability"][0], strict=True)
+    lines = [f"{name}", "  " + ", ".join(f"{short_name(names[c])} {p:.1%}" for c, p in top)]
+    for row, target in enumerate(unit.target):
+        p, masked, complement, area = (float(unit.arrays[score][row]) for score in SCORES)
+        lines.append(
+            f"  {short_name(names[target])} ({target}), {plan.shown}: keeps {area:.1%} of the image; "
+            f"probability {p:.1%}, on the masked image {masked:.1%}, on its complement {complement:.1%}"
+        )
+    return "\n".join(lines)
+
+
+def mean_scores(units: list[MaskUnit], plan: Plan) -> dict[str, dict[str, float]]:
+    """Means of the scores over all pictures and classes, in percent, under the variant that is shown."""
+    values = {name: np.concatenate([unit.arrays[name] for unit in units]) for name in SCORES}
+    return {plan.shown: {name: 100 * float(value.mean()) for name, value in values.items()}}
+
+
+def _fingerprint(path: Path) -> list:
+    status = path.stat()
+    return [path.name, status.st_size, status.st_mtime_ns]
