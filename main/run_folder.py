@@ -79,7 +79,10 @@ def open_run(folder: Path, options, identity: dict[str, Any], record: dict[str, 
             )
         return existing
     run = {"hash": digest, "identity": identity, **_plain(record or {})}
-    run |= {"options": resolved_options(options), "command": [config.portable_path(Path(part)) if part.endswith(".py") else part for part in sys.argv]}
+    run |= {
+        "options": resolved_options(options),
+        "command": [config.portable_path(Path(part)) if part.endswith(".py") else part for part in sys.argv],
+    }
     run |= {"versions": versions(), "created": datetime.now(UTC).isoformat(timespec="seconds")}
     write_json(path, run)
     return run
