@@ -220,6 +220,25 @@ def test_pltx_is_the_first_mask_of_ltx(case):
         torch.testing.assert_close(variant, made["pltx"], rtol=0, atol=1e-6)
 
 
+def test_without_selection_nothing_else_changes(case):
+    explainer, explainee, images, classes = case()
+    asked = []
+
+    def counting(x):
+        asked.append(torch.is_grad_enabled() and len(x))
+        return explainee(x)
+
+    whole = finetune(explainer, explainee, images, classes, classes, Objective(), settings())
+    masks, figures = finetune(
+        explainer, counting, images, classes, classes, Objective(), settings(select=False)
+    )
+    assert set(masks) == VARIANTS - {"best_pos"} and set(figures) == {"loss", "steps"}
+    for name, values in masks.items():
+        torch.testing.assert_close(values, whole[0][name], rtol=0, atol=1e-6)
+    torch.testing.assert_close(figures["loss"], whole[1]["loss"], rtol=0, atol=1e-5)
+    assert sum(asked) == N_IMAGES * N_STEPS  # no perturbed image went through
+
+
 def test_progress_counts_every_image_once(case):
     explainer, explainee, images, classes = case()
     done = []
