@@ -528,7 +528,7 @@ class ExplainOptions(RunOptions, PlaceOptions, ExplainerOptions, ModelOptions):
     )
     show_step: str = option(
         "last",
-        "step that is shown: the last, the one with the lowest loss, or the one with the lowest POS (only where "
+        "step that is shown: the last, the one with the lowest loss, or that with the lowest POS (only where "
         "the class is the top one; takes a few times longer)",
         choices=("last", "best_loss", "best_pos"),
         group="finetuning",

@@ -149,7 +149,7 @@ def display_path(path: str | Path) -> str:
 def shared(
     options, options_class: type, leave_out: tuple[str, ...] = ("batch_size", "exclude_manifest")
 ) -> dict:
-    """Values of the options that another script's dataclass has too, but for those that mean something else."""
+    """Values of the options that another script's dataclass has too, but for those of another meaning."""
     names = {field.name for field in dataclasses.fields(options_class)} - set(leave_out)
     return {
         field.name: getattr(options, field.name)

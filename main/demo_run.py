@@ -67,7 +67,7 @@ class Demo:
         self.chosen = self._draw()
 
     def _draw(self) -> dict[str, Path] | None:
-        """Manifests of disjoint photographs to train on, validate on and explain; digits have their own splits."""
+        """Manifests of disjoint photographs to train, validate and explain on; digits have own splits."""
         options, n = self.options, len(self.images)
         if self.on_digits:
             return None
@@ -166,7 +166,7 @@ class Demo:
         return from_manifest(self.folder / "ltx" / "manifest.csv", self.images)
 
     def _two_digit_rows(self):
-        """LTX for the left and for the right digit of the same images; the step is the last, whatever it scores."""
+        """LTX for the left and the right digit of the same images; always the last step."""
         two = DigitsOnPhotos("test", _TWO_DIGIT_ROWS, self.explainee.input_size, n_digits=2)
         samples = [two[i] for i in range(len(two)) for _ in range(2)]
         classes = torch.tensor([s["second_label" if i % 2 else "label"] for i, s in enumerate(samples)])

@@ -16,8 +16,8 @@ def upsample(token_mask: Tensor, size: tuple[int, int]) -> Tensor:
 def fill_of(images: Tensor, fill: str) -> Tensor | float:
     """What stands where pixels are removed, for images (B, 3, H, W) in [0, 1].
 
-    `black` is 0 (released), `mean` each image's own mean colour, `blur` the image under RISE's Gaussian kernel
-    (11 wide, sigma 5; Petsiuk et al. 2018).
+    `black` is 0 (released), `mean` each image's own mean colour, `blur` the image under a Gaussian 11 pixels
+    wide with sigma 5 (the size of RISE's; Petsiuk et al. 2018).
     """
     if fill == "black":
         return 0.0

@@ -157,7 +157,7 @@ def linear_explainee() -> type[LinearExplainee]:
 
 @pytest.fixture
 def write_images(tmp_path) -> Callable[..., Path]:
-    """`write_images(names, folder=None, size=(40, 50), seed=0)`: writes random pictures, returns the folder."""
+    """`write_images(names, folder=None, size=(40, 50), seed=0)`: writes pictures, returns the folder."""
 
     def write(names, folder=None, size=(40, 50), seed=0):
         folder = tmp_path / "images" if folder is None else Path(folder)
@@ -293,8 +293,8 @@ def run_script(capsys) -> Callable[..., ScriptResult]:
 def start_process() -> Iterator[Callable[..., subprocess.Popen]]:
     """`start_process(script, *argv, cwd=None, env=None)`: starts a script in a process of its own.
 
-    Takes seconds (Python imports torch), so it is for what `run_script` cannot show. One thread, no PYTHONPATH
-    unless `env` has it. What still runs at the end of the test is killed.
+    Takes seconds (Python imports torch), so it is for what `run_script` cannot show. One thread, no
+    PYTHONPATH unless `env` has it. What still runs at the end of the test is killed.
     """
     started = []
 

@@ -1,8 +1,8 @@
 """Removal curves: what the explainee still says while pixels are taken away in the order of a saliency map.
 
-Steps 0, 0.1, ..., 0.9 of the pixels are filled (black by default) before normalisation, the most salient first
-(POS, DEL) or the least salient first (NEG, INS). Equally salient pixels go in the order of their index, so the
-result is the same on every device and for every batch size. DESIGN: the released LTX protocol.
+Steps 0, 0.1, ..., 0.9 of the pixels are filled (black by default) before normalisation, the most salient
+first (POS, DEL) or the least salient first (NEG, INS). Equally salient pixels go in the order of their index,
+so the result is the same on every device and for every batch size. This is the released LTX protocol.
 """
 
 import torch

@@ -136,8 +136,8 @@ def _released(checkpoint: Path, explainer: Explainer, peak: float):
     path = checkpoint if checkpoint.suffix == ".ckpt" else checkpoint.with_suffix(".pt")
     if not path.is_file():
         raise UserError(
-            f"--finetune-lr released needs the optimiser's state, and {path} does not exist; pass a checkpoint of a "
-            "training run that has it with --explainer-checkpoint, or a number"
+            f"--finetune-lr released needs the optimiser's state, and {path} does not exist; pass a "
+            "checkpoint of a training run that has it with --explainer-checkpoint, or a number"
         )
     state = training_state(path, names) if path == checkpoint else load_state(path)
     optimizer = state["optimizer"]

@@ -82,12 +82,14 @@ def pretrain(options: PretrainOptions, explainee: Explainee, device: torch.devic
     write_manifest(folder / "val_manifest.csv", val_set, val)
     print(
         f"training on {len(train)} images, validating on {len(val)}; the rate will reach "
-        f"{plan.highest_rate(len(train)):.3g} of --lr {plan.lr:g} (schedule sized on {plan.schedule_images} images)"
+        f"{plan.highest_rate(len(train)):.3g} of --lr {plan.lr:g} "
+        f"(schedule sized on {plan.schedule_images} images)"
     )
     trainer = Trainer(
         explainer, explainee, objective(options), train_set, train, val_set, val, plan, folder,
         {
-            "run_hash": run["hash"], "class": "target" if options.train_model_by_target_gt_class else "predicted",
+            "run_hash": run["hash"],
+            "class": "target" if options.train_model_by_target_gt_class else "predicted",
             "objective": dataclasses.asdict(objective(options)),
         },
     )  # fmt: skip

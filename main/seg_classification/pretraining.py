@@ -38,7 +38,7 @@ class Plan:
         batch_size: images per step.
         lr: peak of the schedule.
         weight_decay: of AdamW.
-        schedule_images: images per epoch that the schedule is sized on (released: 50,000 whatever is trained on).
+        schedule_images: images per epoch that the schedule is sized on (released: 50,000, whatever is used).
         by_target: train on the true class, else on the predicted one.
         score_class: "explained", "target" or "predicted", for the validation POS.
         seed: of the order of images.
@@ -169,7 +169,7 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self) -> tuple[dict[str, float], dict[str, Tensor] | None]:
-        """Means over the validation images (losses, `mask_area`, `POS`), and the first batch with its masks."""
+        """Validation means (losses, `mask_area`, `POS`), and the first batch with its masks."""
         sums, first = {}, None
         for data in batches(self.val_images, self.val, self.plan.batch_size, self.plan.num_workers):
             images, labels = data["image"].to(self.device), data["label"].to(self.device)

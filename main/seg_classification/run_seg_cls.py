@@ -27,7 +27,8 @@ def main(options: PretrainOptions) -> tuple[Path, dict]:
     folder, rows = pretrain(options, explainee, device)
     best = min(rows, key=lambda row: row["val_POS"])
     print(
-        f"best epoch {best['epoch']}: validation POS {best['val_POS']:.2f}, mask area {best['val_mask_area']:.3f}"
+        f"best epoch {best['epoch']}: validation POS {best['val_POS']:.2f}, "
+        f"mask area {best['val_mask_area']:.3f}"
     )
     print(f"explainer: {cli.display_path(folder)}")
     return folder, {

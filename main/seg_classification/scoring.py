@@ -1,6 +1,6 @@
 """POS or NEG of every finetuning step of many images at once, skipping what cannot win.
 
-The AUC (accuracy version, see `perturbation_eval.curves`) of one image is a sum of ten readings that are 0 or 1:
+The AUC (accuracy version, see `perturbation_eval.curves`) of one image is a sum of ten readings of 0 or 1:
 5 * (c0 + 2 * (c1 + ... + c8) + c9). It is kept as that integer, so comparisons are exact.
 """
 
@@ -19,10 +19,12 @@ STOP_POS, STOP_NEG = 6.0, 89.0
 class StepScorer:
     """Scores the maps of successive steps of images and knows the best of each; better is strict.
 
-    After POS under 6 or NEG over 89 nothing more of an image is scored (released). Savings that change nothing:
-    the reading at step 0 is taken once; the perturbed images of all images go through the explainee as one
-    batch; an image's scoring ends as soon as its partial AUC cannot beat its best (POS from the first pixels
-    on, NEG from the last ones back); pixel sets seen before are not scored again.
+    After POS under 6 or NEG over 89 nothing more of an image is scored (released).
+
+    Savings that change nothing: the reading at step 0 is taken once; the perturbed images of all images go
+    through the explainee as one batch; an image's scoring ends as soon as its partial AUC cannot beat its
+    best (POS from the first pixels on, NEG from the last ones back); pixel sets seen before are not scored
+    again.
 
     Args:
         explainee: images to logits.
@@ -96,7 +98,7 @@ class StepScorer:
         return added
 
     def _unseen(self, rows: Tensor, steps: Tensor) -> Tensor:
-        """(B,) False where an image has had these very pixel sets before; such a step cannot beat its best."""
+        """(B,) False where an image has had these very pixel sets before: that cannot beat its best."""
         fresh = []
         for row, pixels in zip(rows.tolist(), steps.cpu().numpy(), strict=True):
             digest = hashlib.blake2b(pixels.tobytes(), digest_size=16).digest()

@@ -1,4 +1,4 @@
-"""What the benchmarks share: the pairs, their images, the released procedure, peak matmul rate, the closing line."""
+"""What the benchmarks share: pairs, images, the released procedure, peak matmul rate, the closing line."""
 
 import copy
 import json

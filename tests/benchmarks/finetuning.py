@@ -2,8 +2,8 @@
 
     python tests/benchmarks/finetuning.py [--pairs digits lite0] [--images-path DIR]
 
-Both sides run in this process, one after the other in turn, early stop off, the same attention setting. `ratio` has
-the scoring shortcuts on, `ratio_without_shortcuts` off. Measure on an otherwise idle machine.
+Both sides run in this process, one after the other in turn, early stop off, the same attention setting.
+`ratio` has the scoring shortcuts on, `ratio_without_shortcuts` off. Measure on an otherwise idle machine.
 """
 
 import argparse

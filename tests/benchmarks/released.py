@@ -1,10 +1,12 @@
 """The released LTX procedure, written plainly: one image at a time, nothing shared, nothing skipped.
 
-Per step: the explainee on the unmasked image, the explainer, the masked pass, backward, an AdamW step, then ten
-single-image passes for POS. It stands here so that every ratio is measured against it in the same process.
+Per step: the explainee on the unmasked image, the explainer, the masked pass, backward, an AdamW step, then
+ten single-image passes for POS. It stands here so that every ratio is measured against it in the same
+process.
 """
 
 import copy
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -22,7 +24,7 @@ def pos_auc(explainee, image: Tensor, saliency: Tensor, target: int) -> float:
         perturbed[:, :, order[: k * len(order) // 10]] = 0
         with torch.no_grad():
             correct.append(float(explainee(perturbed.view_as(image)).argmax() == target))
-    return 100 * sum(0.1 * (a + b) / 2 for a, b in zip(correct[:-1], correct[1:], strict=True))
+    return 100 * sum(0.1 * (a + b) / 2 for a, b in pairwise(correct))
 
 
 def finetune_one(
@@ -33,7 +35,7 @@ def finetune_one(
     own = copy.deepcopy(explainer)
     optimizer = torch.optim.AdamW([p for p in own.parameters() if p.requires_grad], lr=lr, weight_decay=0.01)
     kept, losses, scores = {}, [], []
-    for step in range(n_steps):
+    for _ in range(n_steps):
         with torch.no_grad():
             target = explainee(image).argmax(1)
         mask = own(image)

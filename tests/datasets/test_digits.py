@@ -93,7 +93,7 @@ def test_labels_are_what_the_masks_show(n_digits):
 
 
 def test_masks_cover_the_bright_pixels_exactly():
-    """More than half digit means at least half of the digit's brightness (200); elsewhere the photo is dark."""
+    """More than half digit means half of the digit's brightness (200) or more; elsewhere it is darker."""
     for i in range(20):
         sample = DigitsOnPhotos("test")[i]
         on, off = sample["image"][:, sample["mask"] == 1], sample["image"][:, sample["mask"] == 0]

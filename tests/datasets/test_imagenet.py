@@ -83,7 +83,7 @@ def test_csv_with_splits(write_images):
     (root / "labels.csv").write_text("img_name,label,split\n" + "\n".join(rows) + "\n")
     assert open_folder(root, SIZE, split="tune").labels == [2, 4]
     assert len(open_folder(root, SIZE)) == 5
-    with pytest.raises(UserError, match="--split test: .*labels.csv has only report, train, tune"):
+    with pytest.raises(UserError, match=r"--split test: .*labels.csv has only report, train, tune"):
         open_folder(root, SIZE, split="test")
 
 

@@ -26,8 +26,14 @@ def test_lists_of_other_tools(tmp_path, encoding):
 
 
 @pytest.mark.parametrize(
-    "content, message", [(None, "no such manifest"), (b"", "no column 'image'"), (b"a,b\n1,2\n", "no column 'image'"), (b"\xff\xfe\x00", "is no manifest")]
-)  # fmt: skip
+    "content, message",
+    [
+        (None, "no such manifest"),
+        (b"", "no column 'image'"),
+        (b"a,b\n1,2\n", "no column 'image'"),
+        (b"\xff\xfe\x00", "is no manifest"),
+    ],
+)
 def test_bad_manifests(tmp_path, content, message):
     if content is not None:
         (tmp_path / "m.csv").write_bytes(content)

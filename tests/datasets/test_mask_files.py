@@ -107,14 +107,14 @@ def test_damaged_files(tmp_path, damage):
     )  # fmt: skip
     if damage == "missing":
         path.unlink()
-    with pytest.raises(UserError, match="cannot read mask file .*u.h5"):
+    with pytest.raises(UserError, match=r"cannot read mask file .*u.h5"):
         read_unit(path)
 
 
 def test_files_that_are_no_mask_files(tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["other"] = [1, 2]
-    with pytest.raises(UserError, match="a.h5"):
+    with pytest.raises(UserError, match=r"a.h5"):
         read_unit(tmp_path / "a.h5")
     with h5py.File(tmp_path / "b.h5", "w") as file:
         file["index"] = file["target"] = [1, 2]

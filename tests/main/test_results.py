@@ -53,7 +53,7 @@ def test_summary_round_trip(tmp_path):
     read = results.read_summary(tmp_path)
     assert read["rows"] == rows() and read["curves"] == {"x": [1]} and read["run_hash"] == "hash"
     (tmp_path / "summary.json").write_text("{")
-    with pytest.raises(UserError, match="cannot read .*summary.json"):
+    with pytest.raises(UserError, match=r"cannot read .*summary.json"):
         results.read_summary(tmp_path)
     with pytest.raises(UserError, match="cannot read"):
         results.read_summary(tmp_path / "nothing")
@@ -72,5 +72,5 @@ def test_damaged_parts(tmp_path, damage):
         + content[middle + 20 :]
     )
     path.write_bytes({"cut": content[:middle], "text": b"hello", "flipped": flipped}[damage])
-    with pytest.raises(UserError, match="0.npz.*delete it"):
+    with pytest.raises(UserError, match=r"0.npz.*delete it"):
         results.read_part(path)

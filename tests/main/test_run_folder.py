@@ -76,7 +76,7 @@ def test_other_weights_or_images_are_refused(tmp_path):
     open_run(tmp_path, FinetuneOptions(), IDENTITY)
     with pytest.raises(UserError, match="explainee was abc, now xyz"):
         open_run(tmp_path, FinetuneOptions(), IDENTITY | {"explainee": "xyz"})
-    with pytest.raises(UserError, match="dataset.split was test, now train"):
+    with pytest.raises(UserError, match=r"dataset.split was test, now train"):
         open_run(tmp_path, FinetuneOptions(), IDENTITY | {"dataset": {"kind": "digits", "split": "train"}})
 
 
@@ -84,7 +84,7 @@ def test_no_run_and_damaged_runs(tmp_path):
     with pytest.raises(UserError, match="is not a run folder"):
         read_run(tmp_path / "nothing")
     (tmp_path / "run.json").write_text('{"hash": "a')
-    with pytest.raises(UserError, match="run.json is damaged"):
+    with pytest.raises(UserError, match=r"run.json is damaged"):
         read_run(tmp_path)
 
 

@@ -49,7 +49,7 @@ class Evil:
 
 def test_a_file_that_wants_to_run_code_is_refused(tmp_path):
     torch.save({"state_dict": Evil(tmp_path / "ran")}, tmp_path / "evil.ckpt")
-    with pytest.raises(UserError, match="refused .*evil.ckpt"):
+    with pytest.raises(UserError, match=r"refused .*evil.ckpt"):
         load_weights(tmp_path / "evil.ckpt")
     assert not (tmp_path / "ran").exists()
 

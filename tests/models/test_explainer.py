@@ -28,7 +28,8 @@ BACKBONES = {
         lambda: timm.create_model("vit_small_patch14_reg4_dinov2", img_size=56, **SMALL), (56, 56), (4, 4)
     ),
     "registers_not_square": (
-        lambda: timm.create_model("vit_small_patch14_reg4_dinov2", img_size=(28, 70), **SMALL), (28, 70), (2, 5)
+        lambda: timm.create_model("vit_small_patch14_reg4_dinov2", img_size=(28, 70), **SMALL),
+        (28, 70), (2, 5)
     ),
     "swin": (
         lambda: timm.create_model(
@@ -267,7 +268,7 @@ def test_weights_of_another_explainer_name_the_first_mismatch(make_explainer, tm
     path = tmp_path / "best.safetensors"
     save_explainer(path, make_explainer("vit"), "some_model", {})
     with pytest.raises(
-        UserError, match="does not fit explainer 'tiny_cnn': 'backbone.conv1.weight' is missing"
+        UserError, match=r"does not fit explainer 'tiny_cnn': 'backbone.conv1.weight' is missing"
     ):
         load_explainer(path, make_explainer("cnn"))
     with pytest.raises(UserError, match=r"'backbone.pos_embed' is \(1, 17, 16\), wanted \(1, 65, 16\)"):
@@ -278,7 +279,7 @@ def test_damaged_file(make_explainer, tmp_path):
     path = tmp_path / "best.safetensors"
     save_explainer(path, make_explainer(), "some_model", {})
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(UserError, match="best.safetensors.*is the file whole"):
+    with pytest.raises(UserError, match=r"best.safetensors.*is the file whole"):
         load_explainer(path, make_explainer())
 
 

@@ -53,7 +53,8 @@ def test_black_mean_and_blur_fill():
     images = torch.rand(2, 3, 16, 20, dtype=torch.float64)
     mask = torch.rand(2, 1, 16, 20, dtype=torch.float64)
     for image, m, black, mean, blur in zip(
-        images.numpy(), mask[:, 0].numpy(), *(apply_mask(images, mask, f).numpy() for f in ("black", "mean", "blur")),
+        images.numpy(), mask[:, 0].numpy(),
+        *(apply_mask(images, mask, f).numpy() for f in ("black", "mean", "blur")),
         strict=True,
     ):  # fmt: skip
         for c in range(3):

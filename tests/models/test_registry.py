@@ -68,8 +68,13 @@ def test_digits_model():
 
 
 @pytest.mark.parametrize(
-    "wrong, near", [("vit_bas_224", "vit_base_224"), ("resnet1O1", "resnet101"), ("efficientnet_lite", "efficientnet_lite0")]
-)  # fmt: skip
+    "wrong, near",
+    [
+        ("vit_bas_224", "vit_base_224"),
+        ("resnet1O1", "resnet101"),
+        ("efficientnet_lite", "efficientnet_lite0"),
+    ],
+)
 def test_unknown_name_gives_the_nearest_ones(wrong, near):
     with pytest.raises(UserError, match=f"unknown model '{wrong}'; nearest names: .*{near}") as error:
         create_model(wrong)
@@ -144,7 +149,7 @@ def test_half_precision_files_become_float32(tmp_path):
 
 def test_weights_of_another_architecture_name_the_first_mismatch(tmp_path):
     path = write(random_model("test_resnet"), tmp_path / "resnet.pth")
-    with pytest.raises(UserError, match="resnet.pth does not fit 'test_vit': it has no 'cls_token'"):
+    with pytest.raises(UserError, match=r"resnet.pth does not fit 'test_vit': it has no 'cls_token'"):
         load_pretrained("test_vit", path)
     other = random_model()
     other.blocks[0].attn.qkv.weight = torch.nn.Parameter(torch.zeros(3, 3))
@@ -155,7 +160,7 @@ def test_weights_of_another_architecture_name_the_first_mismatch(tmp_path):
 def test_weights_that_hold_more_than_the_model(tmp_path):
     state = random_model().state_dict() | {"extra.weight": torch.zeros(1)}
     torch.save(state, tmp_path / "more.pth")
-    with pytest.raises(UserError, match="it holds 'extra.weight', which the model does not have"):
+    with pytest.raises(UserError, match=r"it holds 'extra.weight', which the model does not have"):
         load_pretrained("test_vit", tmp_path / "more.pth")
 
 
@@ -199,7 +204,8 @@ def test_weights_that_cannot_be_had(no_network, places, name):
     import huggingface_hub.constants as constants
 
     before, started = constants.HF_HUB_OFFLINE, time.monotonic()
-    with pytest.raises(UserError, match=rf"weights of '{name}' .*huggingface.co/timm/test_vit.r160_in1k.*--explainee-checkpoint") as error:  # fmt: skip
+    wanted = rf"weights of '{name}' .*huggingface.co/timm/test_vit.r160_in1k.*--explainee-checkpoint"
+    with pytest.raises(UserError, match=wanted) as error:
         load_pretrained(name)
     assert time.monotonic() - started < 20 and "\n" not in str(error.value)
     assert before == constants.HF_HUB_OFFLINE

@@ -1,4 +1,4 @@
-"""Removal curves and their areas on cases worked out by hand, with explainees that are linear in the pixels."""
+"""Removal curves and their areas by hand, with explainees that are linear in the pixels."""
 
 from fractions import Fraction
 from math import floor

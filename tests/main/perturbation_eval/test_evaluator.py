@@ -27,7 +27,7 @@ NAMES = [metric.name for metric in FAST]
 
 @pytest.fixture
 def run(tiny_pair, tmp_path):
-    """A run folder of 6 digits in 3 mask files: pLTX masks, random ones, and signed maps of another method."""
+    """A run folder of 6 digits in 3 mask files: pLTX masks, random ones, signed maps of another method."""
     flags = [
         "--RUN-BASE-MODEL",
         "--max-images",

@@ -38,7 +38,7 @@ def test_names_and_directions():
 
 
 def test_adp_and_pic_by_hand(two_halves):
-    """Left half shown: logit 2 -> 4 (rises); right half: 2 -> -2 (drops); everything at half strength: 2 -> 1."""
+    """Left half shown: logit 2 -> 4 (rises); right half: 2 -> -2 (drops); all at half strength: 2 -> 1."""
     explainee, images, classes = two_halves
     saliency = torch.tensor([[[1.0, 0.0], [1.0, 0.0]], [[0.0, 1.0], [0.0, 1.0]], [[0.5, 0.5], [0.5, 0.5]]])
     view = view_of(explainee, images, classes, saliency)

@@ -1,4 +1,4 @@
-"""LTX side by side against one image at a time, written plainly with `copy.deepcopy` and `torch.optim.AdamW`."""
+"""LTX side by side against one image at a time, plainly with `copy.deepcopy` and `torch.optim.AdamW`."""
 
 import copy
 import math
@@ -87,7 +87,8 @@ def settings(**changes):
 def test_side_by_side_equals_one_image_at_a_time(case, kinds, by_pos):
     explainer, explainee, images, classes = case(*kinds)
     masks, figures = finetune(
-        explainer, explainee, images, classes, classes, Objective(mask_loss_mul=5.0), settings(optimize_by_pos=by_pos)
+        explainer, explainee, images, classes, classes, Objective(mask_loss_mul=5.0),
+        settings(optimize_by_pos=by_pos),
     )  # fmt: skip
     best_name, auc_name = ("best_pos", "pos_auc") if by_pos else ("best_neg", "neg_auc")
     assert set(masks) == {"pltx", "last", "best_loss", best_name}
@@ -113,7 +114,8 @@ def test_results_do_not_depend_on_slots_or_order(case, kinds):
     first = finetune(explainer, explainee, images, classes, classes, objective, settings(slots=1))
     for slots, order in ((2, [5, 3, 1, 0, 2, 4]), (4, [0, 1, 2, 3, 4, 5]), (16, [3, 2, 1, 0, 5, 4])):
         masks, figures = finetune(
-            explainer, explainee, images[order], classes[order], classes[order], objective, settings(slots=slots)
+            explainer, explainee, images[order], classes[order], classes[order], objective,
+            settings(slots=slots),
         )  # fmt: skip
         for name in VARIANTS:
             torch.testing.assert_close(masks[name], first[0][name][order], rtol=0, atol=1e-5)
@@ -137,7 +139,7 @@ def test_early_stop_refills_slots_and_equals_one_at_a_time(case, by_pos):
         )  # fmt: skip
         assert set(masks) == {"pltx", name}
         for i in range(8):
-            kept, losses, aucs, best_step = _plain_scored(
+            kept, losses, _, best_step = _plain_scored(
                 explainer, explainee, images[i], classes[i], scored[i], by_pos
             )
             torch.testing.assert_close(masks["pltx"][i], kept["pltx"], rtol=0, atol=1e-5)
@@ -216,6 +218,25 @@ def test_pltx_is_the_first_mask_of_ltx(case):
     assert set(made) == {"pltx"} and made["pltx"].shape == (N_IMAGES, *explainer.grid)
     for variant in masks.values():
         torch.testing.assert_close(variant, made["pltx"], rtol=0, atol=1e-6)
+
+
+def test_without_selection_nothing_else_changes(case):
+    explainer, explainee, images, classes = case()
+    asked = []
+
+    def counting(x):
+        asked.append(torch.is_grad_enabled() and len(x))
+        return explainee(x)
+
+    whole = finetune(explainer, explainee, images, classes, classes, Objective(), settings())
+    masks, figures = finetune(
+        explainer, counting, images, classes, classes, Objective(), settings(select=False)
+    )
+    assert set(masks) == VARIANTS - {"best_pos"} and set(figures) == {"loss", "steps"}
+    for name, values in masks.items():
+        torch.testing.assert_close(values, whole[0][name], rtol=0, atol=1e-6)
+    torch.testing.assert_close(figures["loss"], whole[1]["loss"], rtol=0, atol=1e-5)
+    assert sum(asked) == N_IMAGES * N_STEPS  # no perturbed image went through
 
 
 def test_progress_counts_every_image_once(case):

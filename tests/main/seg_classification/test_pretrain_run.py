@@ -96,7 +96,7 @@ def test_too_few_images_of_a_class_is_one_clear_line(explainee, class_folders):
 
 
 def test_so_many_in_all(explainee, class_folders):
-    images, train, _, val = choose(
+    _, train, _, val = choose(
         options(images_path=str(class_folders), train_images=7, val_images=5), explainee
     )
     assert (len(train), len(val)) == (7, 5) and not set(train) & set(val)
@@ -128,7 +128,8 @@ def test_what_one_manifest_lists_is_not_drawn_for_the_other(explainee, class_fol
     images, *_ = choose(options(images_path=str(class_folders)), explainee)
     write_manifest(tmp_path / "list.csv", images, [5, 2, 9, 0, 1, 11])
     chosen = choose(
-        options(images_path=str(class_folders), **{f"{which}_manifest": tmp_path / "list.csv"}, **sizes), explainee
+        options(images_path=str(class_folders), **{f"{which}_manifest": tmp_path / "list.csv"}, **sizes),
+        explainee,
     )  # fmt: skip
     assert len(chosen[1]) == len(chosen[3]) == 6 and not set(chosen[1]) & set(chosen[3])
 
@@ -136,7 +137,10 @@ def test_what_one_manifest_lists_is_not_drawn_for_the_other(explainee, class_fol
 def test_another_folder_for_training(explainee, class_folders, write_images, tmp_path):
     other = write_images([f"{WNIDS[0]}/other{i}.png" for i in range(3)], tmp_path / "train", size=(8, 8))
     train_set, train, val_set, val = choose(
-        options(images_path=str(class_folders), train_images_path=str(other), train_images=2, val_images=4), explainee
+        options(
+            images_path=str(class_folders), train_images_path=str(other), train_images=2, val_images=4
+        ),
+        explainee,
     )  # fmt: skip
     assert all("other" in train_set.names[i] for i in train) and len(train) == 2 and len(val) == 4
     assert not any("other" in name for name in val_set.names)

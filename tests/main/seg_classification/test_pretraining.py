@@ -205,7 +205,7 @@ def test_no_checkpoints_when_not_asked_for(make_trainer):
 
 def test_a_loss_that_is_not_finite_stops_with_one_line(make_trainer):
     trainer = make_trainer(objective=Objective(mask_loss_mul=math.inf))
-    with pytest.raises(UserError, match="not finite at step 0.*--lr"):
+    with pytest.raises(UserError, match=r"not finite at step 0.*--lr"):
         trainer.run()
 
 
@@ -254,7 +254,7 @@ def test_killed_and_repeated_gives_the_same_weights(make_trainer, kills, save_ev
 
 @pytest.mark.parametrize("file", ["last.pt", "best.safetensors", "epochs.csv", "state.pt"])
 def test_killed_while_an_epoch_is_written(make_trainer, monkeypatch, file):
-    """Whatever file the kill hits, the repeated run ends as an undisturbed one, and `best` is never damaged."""
+    """Whatever file the kill hits, the repeated run ends as an undisturbed one, and `best` stays whole."""
     from models import checkpoints
 
     whole = make_trainer("whole", n_epochs=2)

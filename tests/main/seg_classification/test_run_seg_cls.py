@@ -142,7 +142,10 @@ def test_published_command_on_a_small_imagenet(run_script, places, write_images,
     assert "of --lr 0.002 (schedule sized on 50000 images)" in done.out
     manifest = (folder / "target" / "train_manifest.csv").read_text().split()[1:]
     assert sorted(int(line.rsplit(",", 1)[1]) for line in manifest) == [0, 999]
-    finetune = "--explainer-model-name vit_base_224 --explainee-model-name vit_base_224 --train-model-by-target-gt-class True"
+    finetune = (
+        "--explainer-model-name vit_base_224 --explainee-model-name vit_base_224 "
+        "--train-model-by-target-gt-class True"
+    )
     short = ["--n_epochs_to_optimize_stage_b", 2, "--num-workers", 0, "--device", "cpu"]
     done = run_script(run_seg_cls_opt, *finetune.split(), *short)
     assert done.code == 0 and sorted(done.closing["results"]) == ["best_loss", "best_pos", "last", "pltx"]

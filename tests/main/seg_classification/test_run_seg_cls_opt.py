@@ -147,7 +147,7 @@ def test_classes(ltx, tmp_path, tiny_pair, by_target, score_class):
 
 
 def test_true_class_selects_where_it_scores(ltx, tmp_path):
-    """With --score-class target the stored AUC is that of the true class: 85 at most where it is not on top."""
+    """With --score-class target the stored AUC is the true class's: 85 at most where it is not on top."""
     ltx("--score-class", "target", "--evaluate", "False")
     found = masks_of(tmp_path / "results" / "run")
     wrong = found["predicted"] != found["label"]

@@ -89,8 +89,11 @@ def test_selection_equals_the_plain_one_with_and_without_shortcuts(case, by_pos)
 def test_every_auc_that_is_given_is_the_plain_one(case, by_pos):
     explainee, images, maps, classes = case(100)
     expected = torch.tensor(
-        [[plain_auc(explainee, x, m, c.item(), by_pos) for x, m, c in zip(images, s, classes, strict=True)] for s in maps]
-    )  # fmt: skip
+        [
+            [plain_auc(explainee, x, m, c.item(), by_pos) for x, m, c in zip(images, s, classes, strict=True)]
+            for s in maps
+        ]
+    )
     for shortcuts in (True, False):
         aucs = selection(explainee, images, maps, classes, by_pos, shortcuts=shortcuts)[1]
         given = ~torch.isnan(aucs)
@@ -118,7 +121,7 @@ def test_shortcuts_ask_the_explainee_less(case):
 def test_of_equal_scores_the_earliest_wins(case, by_pos, shortcuts):
     explainee, images, maps, classes = case(1)
     repeated = [maps[0], maps[0], maps[0] * 0.5, maps[0]]
-    best, aucs, _ = selection(explainee, images, repeated, classes, by_pos, shortcuts=shortcuts)
+    best, _, _ = selection(explainee, images, repeated, classes, by_pos, shortcuts=shortcuts)
     assert [step for step, _ in best] == [0] * N
 
 

@@ -19,7 +19,8 @@ TRANSFORMERS = {
         "vit_small_patch14_reg4_dinov2", img_size=64, patch_size=16, embed_dim=16, depth=2, num_heads=2
     ),
     "swin": lambda: timm.create_model(
-        "swin_tiny_patch4_window7_224", img_size=64, window_size=4, embed_dim=8, depths=(2, 2), num_heads=(2, 2)
+        "swin_tiny_patch4_window7_224", img_size=64, window_size=4, embed_dim=8, depths=(2, 2),
+        num_heads=(2, 2),
     ),
 }  # fmt: skip
 
