@@ -8,10 +8,9 @@ The new file can be passed wherever the old one can, and is about half as long. 
 """
 
 import sys
-
-sys.path[0] = sys.path[0] if __package__ else __file__.rsplit("main", 1)[0]
-
 from pathlib import Path
+
+sys.path[0] = sys.path[0] if __package__ else str(Path(__file__).parents[1])
 
 from config import ConvertOptions, UserError
 from main import cli
