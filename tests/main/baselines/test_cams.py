@@ -22,7 +22,9 @@ def test_cut_model_is_the_explainee(make_tiny, make_batch, kind):
     explainee = make_tiny(kind)
     batch = make_batch(explainee)
     # another memory layout, so not to the last bit
-    torch.testing.assert_close(CamModel(explainee)(batch.images), explainee(batch.images), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        CamModel(explainee)(batch.images), explainee(batch.images), rtol=1e-5, atol=1e-5
+    )
 
 
 def reference(explainee, image, label):
