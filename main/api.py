@@ -37,9 +37,9 @@ class Defaults:
 
 
 # From pLTX weights: the paper's finetuning. From a backbone with a fresh head: more and larger steps and a
-# lighter mask loss (at 50 the mask goes black), and the inverse term, which draws the mask to the object.
+# lighter mask loss (at 50 the mask goes black).
 TRAINED = Defaults(25, 5e-5, Objective())
-FRESH = Defaults(50, 5e-4, Objective(mask_loss_mul=10.0, is_ce_neg=True))
+FRESH = Defaults(50, 5e-4, Objective(mask_loss_mul=10.0))
 
 
 @dataclass(frozen=True)

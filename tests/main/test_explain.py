@@ -1,0 +1,236 @@
+"""`main/explain.py` as a user runs it, on tiny random models."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from datasets.base import to_tensor
+from datasets.mask_files import read_unit, unit_files
+from main import explain
+from main.explain_pictures import LONGEST_SIDE, stems
+from main.perturbation_eval import run_perturbation_eval
+from models.explainee import Explainee
+from models.explainer import Explainer
+
+
+@pytest.fixture
+def photo(write_images):
+    """A folder with one photograph, 40 pixels high and 60 wide."""
+    return write_images(["photo.jpg"], size=(40, 60)) / "photo.jpg"
+
+
+@pytest.fixture
+def run(run_script, tiny_pair, places):
+    """Runs the script with the tiny pair."""
+
+    def go(*argv, explainer=tiny_pair.explainer):
+        flags = [
+            "--explainee-model-name",
+            "tiny",
+            "--explainee-checkpoint",
+            tiny_pair.explainee,
+            "--device",
+            "cpu",
+        ]
+        flags += [] if explainer is None else ["--explainer-checkpoint", explainer]
+        return run_script(explain, *flags, *argv)
+
+    return go
+
+
+def written(result):
+    folder = Path(result.closing["run"])
+    return folder, {path.name for path in folder.iterdir() if path.is_file()}
+
+
+def test_default_is_one_forward_pass_of_the_top_class(run, photo, tiny_pair, places):
+    result = run("--input", photo)
+    assert result.code == 0, result.err
+    folder, files = written(result)
+    assert folder == places / "data" / "results" / "explain-photo-tiny-pltx"
+    endings = ("overlay.png", "saliency.png", "saliency.npy", "masked.png", "sheet.png")
+    assert files == {"run.json", "manifest.csv", *(f"photo_{ending}" for ending in endings)}
+    picture = Image.open(photo)
+    image = to_tensor(picture, (32, 32))[None]
+    explainee = Explainee.from_name("tiny", tiny_pair.explainee)
+    mask = Explainer.from_checkpoint(tiny_pair.explainer)(image)
+    probability = explainee(image).softmax(1)[0]
+    unit = read_unit(unit_files(folder)[0])
+    np.testing.assert_allclose(unit.token_masks["pltx"], mask[:, 0].detach(), atol=1e-6)
+    assert unit.target.tolist() == [probability.argmax()]
+    saliency = torch.nn.functional.interpolate(mask, (40, 60), mode="bilinear", align_corners=False)[0, 0]
+    np.testing.assert_allclose(np.load(folder / "photo_saliency.npy"), saliency.detach(), atol=1e-6)
+    masked = np.asarray(Image.open(folder / "photo_masked.png")).astype(float)
+    np.testing.assert_allclose(masked, np.asarray(picture) * saliency.detach().numpy()[..., None], atol=1)
+    scores = result.closing["results"]["pltx"]
+    seen = torch.nn.functional.interpolate(mask, (32, 32), mode="bilinear", align_corners=False)
+    kept = explainee(image * seen).softmax(1)[0, probability.argmax()]
+    assert scores["masked_probability"] == pytest.approx(100 * kept.item(), rel=1e-4)
+    assert scores["mask_area"] == pytest.approx(100 * seen.mean().item(), rel=1e-4)
+    top = probability.topk(5)
+    line = ", ".join(f"class {c} {p:.1%}" for c, p in zip(top.indices, top.values, strict=True))
+    assert line in result.out
+    assert f"pltx: keeps {scores['mask_area'] / 100:.1%} of the image" in result.out
+
+
+def test_the_same_command_writes_nothing_again_and_says_the_same(run, photo):
+    first = run("--input", photo, "--steps", "2")
+    folder, _ = written(first)
+    times = {path: path.stat().st_mtime_ns for path in folder.rglob("*.png")}
+    again = run("--input", photo, "--steps", "2")
+    assert again.out == first.out
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.png")} == times
+    other = run("--input", photo, "--steps", "2", "--mask-loss-mul", "3")
+    assert written(other)[0].name == f"{folder.name}-2"
+
+
+def test_a_named_folder_of_another_run_is_refused(run, photo):
+    assert run("--input", photo, "--run-name", "mine").code == 0
+    assert "plan.steps was 0, now 2" in run("--input", photo, "--run-name", "mine", "--steps", "2").error
+
+
+def test_several_classes_are_contrasted(run, photo, tmp_path):
+    names = tmp_path / "names.txt"
+    names.write_text("\n".join(f"animal {letter}" for letter in "abcdefghij"))
+    result = run("--input", photo, "--target-class", "animal c", "7", "--class-names", names, "--steps", "3")
+    folder, files = written(result)
+    unit = read_unit(unit_files(folder)[0])
+    assert (unit.target.tolist(), unit.index.tolist()) == ([2, 7], [0, 0])
+    assert not np.allclose(*unit.token_masks["last"])
+    np.testing.assert_allclose(*unit.token_masks["pltx"])
+    assert {"photo_2_animal_c_overlay.png", "photo_7_animal_h_saliency.npy", "photo_sheet.png"} <= files
+    assert "animal c (2), last: keeps" in result.out and "animal h (7), last: keeps" in result.out
+    sheet = np.asarray(Image.open(folder / "photo_sheet.png"))
+    assert sheet.shape[0] > 2 * 40 and sheet.std() > 10
+
+
+def test_a_target_class_takes_the_steps_of_ltx_by_default(run, photo, caplog):
+    result = run("--input", photo, "--target-class", "3")
+    unit = read_unit(unit_files(written(result)[0])[0])
+    assert unit.arrays["loss"].shape == (1, 25)
+    run("--input", photo, "--target-class", "3", "--steps", "0")
+    assert "one forward pass depends on no class" in caplog.text
+
+
+def test_the_step_with_the_lowest_pos_is_shown_where_asked(run, photo):
+    result = run("--input", photo, "--steps", "3", "--show-step", "best_pos")
+    assert list(result.closing["results"]) == ["best_pos"]
+    assert "best_pos" in read_unit(unit_files(written(result)[0])[0]).token_masks
+
+
+def test_without_a_pltx_explainer_a_fresh_head_is_finetuned(run, photo):
+    result = run("--input", photo, explainer=None)
+    assert result.code == 0, result.err
+    assert "none found, so its backbone with a fresh head" in result.out
+    unit = read_unit(unit_files(written(result)[0])[0])
+    assert unit.arrays["loss"].shape == (1, 50)
+    assert unit.token_masks["last"].max() == 1  # softmax over the tokens, divided by its maximum
+
+
+def test_a_folder_of_pictures(run, write_images, tmp_path):
+    folder = write_images(["a.png", "b.png", "b.jpg"])
+    result = run("--input", folder, folder / "a.png")
+    assert len(unit_files(written(result)[0])) == 3
+    assert [line for line in result.out.splitlines() if line in ("a.png", "b.jpg", "b.png")] == [
+        "a.png", "b.jpg", "b.png",
+    ]  # fmt: skip
+    assert {"a_sheet.png", "b_jpg_sheet.png", "b_png_sheet.png"} <= written(result)[1]
+
+
+def test_exif_orientation_is_respected_and_the_evaluator_sees_the_same(run, run_script, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    ramp = Image.fromarray(np.linspace(0, 255, 48, dtype=np.uint8)[None].repeat(30, 0)).convert("RGB")
+    ramp.save(tmp_path / "turned.jpg", exif=exif, quality=100)
+    ramp.transpose(Image.Transpose.ROTATE_270).save(tmp_path / "upright.png")
+    results = [run("--input", tmp_path / name) for name in ("turned.jpg", "upright.png")]
+    masks = [read_unit(unit_files(written(result)[0])[0]).token_masks["pltx"] for result in results]
+    np.testing.assert_allclose(*masks, atol=1e-2)
+    assert np.load(written(results[0])[0] / "turned_saliency.npy").shape == (48, 30)
+    scored = [
+        run_script(run_perturbation_eval, written(result)[0], "--metrics", "POS,ADP") for result in results
+    ]
+    assert scored[0].code == 0, scored[0].err
+    assert scored[0].closing["results"]["pltx"]["ADP"] == pytest.approx(
+        scored[1].closing["results"]["pltx"]["ADP"], abs=1.0
+    )
+
+
+def test_large_pictures_are_written_smaller(run, tmp_path):
+    Image.effect_noise((2 * LONGEST_SIDE, 600), 60).save(tmp_path / "wide.png")
+    folder, _ = written(run("--input", tmp_path / "wide.png"))
+    assert Image.open(folder / "wide_overlay.png").size == (LONGEST_SIDE, 300)
+    assert np.load(folder / "wide_saliency.npy").shape == (300, LONGEST_SIDE)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--target-class", "zebra"], "--target-class 'zebra' is no class"),
+        (["--target-class", "10"], "classes are 0 ... 9"),
+        (["--steps", "-1"], "--steps -1: wanted 0 or more"),
+        (["--explainee-model-name", "resnet19"], "unknown model 'resnet19'; nearest names: "),
+        (["--explainer-checkpoint", "nothing"], "--explainer-checkpoint nothing: no such file"),
+        (["--class-names", "nothing.txt"], "--class-names nothing.txt cannot be read"),
+    ],
+)
+def test_wrong_flags_are_one_line_and_write_nothing(flags, message, run, photo, places):
+    assert message in run("--input", photo, *flags).error
+    assert not (places / "data").exists()
+
+
+def test_wrong_pictures_are_one_line_and_write_nothing(run, photo, tmp_path, places):
+    (tmp_path / "page.jpg").write_text("<html>")
+    Image.new("RGB", (1, 1)).save(tmp_path / "dot.png")
+    for name, message in {
+        "page.jpg": "cannot read image",
+        "dot.png": "is 1 x 1 pixels",
+        "none.jpg": "no such picture or folder",
+    }.items():
+        error = run("--input", photo, tmp_path / name).error
+        assert message in error and name in error
+    assert not (places / "data").exists()
+    assert "--input" in run().error
+
+
+def test_checkpoints_that_do_not_fit_are_one_line(run, photo, tmp_path, digits_weights):
+    error = run("--input", photo, explainer=digits_weights.explainer).error
+    assert "does not fit explainer 'tiny': 'backbone." in error
+    truncated = tmp_path / "cut.safetensors"
+    truncated.write_bytes((digits_weights.explainer / "best.safetensors").read_bytes()[:1000])
+    assert "cut.safetensors" in run("--input", photo, explainer=truncated).error
+
+
+class Hostile:
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return (open, (str(self.marker), "w"))
+
+
+def test_a_checkpoint_that_wants_to_run_code_is_refused(run, photo, tmp_path):
+    torch.save({"state_dict": Hostile(tmp_path / "ran")}, tmp_path / "hostile.ckpt")
+    error = run("--input", photo, explainer=tmp_path / "hostile.ckpt").error
+    assert "refused" in error and "hostile.ckpt" in error
+    assert not (tmp_path / "ran").exists()
+
+
+def test_file_names_tell_pictures_apart():
+    assert stems(["a.png", "b.png"]) == ["a", "b"]
+    assert stems(["x/a.png", "y/a.png", "y/b.jpg", "y/b.png"]) == ["x_a", "y_a", "y_b_jpg", "y_b_png"]
+
+
+def test_run_json_names_what_was_run(run, photo):
+    folder, _ = written(run("--input", photo))
+    record = json.loads((folder / "run.json").read_text())
+    assert record["dataset"] == {"kind": "files", "root": str(photo.parent), "names": ["photo.jpg"]}
+    assert (record["method"], record["explainee"]["name"], record["explainer"]["name"]) == (
+        "pltx",
+        "tiny",
+        "tiny",
+    )
