@@ -1,5 +1,6 @@
 """From options to the models of a run: explainee, explainer, objective, and what identifies their weights."""
 
+import dataclasses
 import hashlib
 import logging
 from pathlib import Path
@@ -22,6 +23,11 @@ log = logging.getLogger(__name__)
 def explainer_name(options: PairOptions) -> str:
     """The explainer's name: as the explainee unless it is given."""
     return options.explainer_model_name or options.explainee_model_name
+
+
+def with_explainer_named(options):
+    """The options with the explainer named, so that naming the default is no other configuration."""
+    return dataclasses.replace(options, explainer_model_name=explainer_name(options))
 
 
 def is_published_pair(options: PairOptions) -> bool:

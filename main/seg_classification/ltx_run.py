@@ -14,6 +14,7 @@ from main.pair import (
     objective,
     pretrained_explainer,
     weights_sha256,
+    with_explainer_named,
 )
 from main.seg_classification.finetuning import Settings, finetune, pltx
 from models.checkpoints import load_state
@@ -41,6 +42,7 @@ def run_ltx(options: FinetuneOptions, explainee: Explainee, images: ImageSet, fo
     Raises:
         UserError: no pLTX explainer, no images, another run in the folder, ...
     """
+    options = with_explainer_named(options)
     explainer, path, metadata = pretrained_explainer(options, explainee)
     explainer.to(device)
     print(f"pLTX explainer: {path}")

@@ -22,6 +22,7 @@ from main.pair import (
     objective,
     open_image_set,
     weights_sha256,
+    with_explainer_named,
 )
 from main.pictures import CELL_TITLES, cells, write_sheet
 from main.run_folder import open_run
@@ -48,6 +49,7 @@ def pretrain(options: PretrainOptions, explainee: Explainee, device: torch.devic
     Raises:
         UserError: too few images, missing labels, another run in the folder, ...
     """
+    options = with_explainer_named(options)
     train_set, train, val_set, val = choose(options, explainee)
     needs_labels(train_set, train, options)
     needs_labels(val_set, val, options)

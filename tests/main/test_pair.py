@@ -16,6 +16,7 @@ from main.pair import (
     objective,
     open_image_set,
     weights_sha256,
+    with_explainer_named,
 )
 
 
@@ -98,3 +99,12 @@ def test_images_come_at_the_explainees_size(tiny_pair, write_images):
     explainee = load_explainee(options)
     assert open_image_set(options, explainee)[0]["image"].shape == (3, 32, 32)
     assert open_image_set(options, explainee, "digits", "tune").split == "tune"
+
+
+def test_naming_the_default_explainer_is_no_other_configuration():
+    named = PairOptions(explainee_model_name="resnet", explainer_model_name="resnet")
+    assert (
+        with_explainer_named(PairOptions(explainee_model_name="resnet"))
+        == with_explainer_named(named)
+        == named
+    )
