@@ -174,6 +174,13 @@ class ExplainerOptions:
         choices=("sigmoid", "relu", "softmax"),
         group="models",
     )
+    class_conditional: bool = option(
+        False,
+        "the explainer is asked about a class with each image, so that one forward pass explains any class "
+        "(a checkpoint of such an explainer is known as one without this)",
+        group="models",
+        free=True,
+    )
     mask_loss: str = option(
         "bce",
         "size of the mask (bce: released, on the sigmoided mask as if it were logits)",
@@ -520,8 +527,9 @@ class ExplainOptions(RunOptions, PlaceOptions, ExplainerOptions, ModelOptions):
     )
     steps: int | None = option(
         None,
-        "masks per picture and class, LTX; 0: pLTX, one forward pass, which depends on no class (default: 0; "
-        "25 with --target-class; 50 where there is no pLTX explainer)",
+        "masks per picture and class, LTX; 0: pLTX, one forward pass, which depends on no class unless the "
+        "explainer is class-conditional (default: 0; 25 with --target-class where it is not; 50 where there is "
+        "no pLTX explainer)",
         group="finetuning",
         metavar="N",
         free=True,

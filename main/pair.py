@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from config import ALIASES, ExplaineeOptions, ExplainerOptions, PairOptions, UserError
 from datasets.base import ImageSet
@@ -13,7 +14,7 @@ from datasets.build import DIGITS, open_images, open_segmentation
 from datasets.imagenet import check_labels
 from models.explainee import Explainee
 from models.explainer import Explainer
-from models.explainer_files import find_explainer, load_explainer
+from models.explainer_files import find_explainer, load_explainer, stored_class_rows
 from models.losses import Objective, released_mask_weight
 from models.published import holds_pair
 from models.registry import input_size
@@ -73,6 +74,7 @@ def explainer_path(options: PairOptions) -> Path:
         options.explainee_model_name,
         options.train_model_by_target_gt_class,
         options.explainer_checkpoint,
+        options.class_conditional,
     )
 
 
@@ -150,6 +152,7 @@ def new_explainer(options: PairOptions, explainee: Explainee) -> Explainer:
         explainee,
         options.activation_function,
         options.explainer_model_n_first_layers_to_freeze,
+        options.class_conditional,
     )
 
 
@@ -160,13 +163,23 @@ def pretrained_explainer(options: PairOptions, explainee: Explainee) -> tuple[Ex
         UserError: there is none, or it does not fit.
     """
     path = explainer_path(options)
-    if explainer_name(options) == explainee.name:
+    rows = stored_class_rows(path)
+    if options.class_conditional and rows is None:
+        raise UserError(f"--class-conditional True: {path} holds an explainer that knows of no classes")
+    if rows is not None and (known := len(rows) if isinstance(rows, Tensor) else rows) != (
+        explainee.num_classes
+    ):
+        raise UserError(
+            f"{path} was trained for {known} classes and '{explainee.name}' has {explainee.num_classes}"
+        )
+    if explainer_name(options) == explainee.name and rows is None:
         explainer = new_explainer(options, explainee)
     else:  # every weight follows, so none are looked for
         explainer = Explainer.untrained(
             explainer_name(options),
             options.activation_function,
             options.explainer_model_n_first_layers_to_freeze,
+            rows,
         )
     metadata = load_explainer(path, explainer)
     log.info("pLTX explainer: %s", path)

@@ -143,7 +143,7 @@ def finetune(
         numbers = [image_of[slot] for slot in slots]
         rows = torch.tensor(numbers, device=device)
         step = steps_taken[numbers].to(device)
-        masks = stack.token_masks(images[rows], slots)
+        masks = stack.token_masks(images[rows], slots, classes[rows])
         losses = objective(explainee, images[rows], masks, classes[rows])["loss"]
         maps = upsample(masks.detach(), images.shape[-2:])[:, 0]
         better, aucs = scorer.score(rows, images[rows], maps, scored[rows])
@@ -170,6 +170,17 @@ def finetune(
 
 
 @torch.no_grad()
-def pltx(explainer: Explainer, images: Tensor, batch_size: int = 64) -> dict[str, Tensor]:
-    """pLTX masks (n, h, w) of images (n, 3, H, W): one forward pass, step 0."""
-    return {"pltx": torch.cat([explainer(part)[:, 0] for part in images.split(batch_size)])}
+def pltx(
+    explainer: Explainer, images: Tensor, classes: Tensor | None = None, batch_size: int = 64
+) -> dict[str, Tensor]:
+    """pLTX masks (n, h, w) of images (n, 3, H, W): one forward pass, step 0.
+
+    Args:
+        explainer: makes the masks.
+        images: in [0, 1].
+        classes: (n,) class asked about, for a class-conditional explainer.
+        batch_size: images at once.
+    """
+    asked = (images,) if classes is None else (images, classes)
+    parts = zip(*(values.split(batch_size) for values in asked), strict=True)
+    return {"pltx": torch.cat([explainer(*part)[:, 0] for part in parts])}

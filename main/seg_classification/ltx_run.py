@@ -60,7 +60,7 @@ def run_ltx(options: FinetuneOptions, explainee: Explainee, images: ImageSet, fo
 
     def make(unit: UnitInput) -> MaskUnit:
         if options.RUN_BASE_MODEL:
-            masks, figures = pltx(explainer, unit.images), {}
+            masks, figures = pltx(explainer, unit.images, unit.classes), {}
             unit.progress(len(unit.images))
         else:
             masks, figures = finetune(

@@ -17,6 +17,7 @@ from config import UserError
 from datasets.base import ImageSet
 from datasets.build import batches
 from main.perturbation_eval.curves import auc, read_class, removal_curve
+from main.seg_classification.questions import answer_losses, draw_questions
 from models.checkpoints import load_state, replace_file, save_state
 from models.explainee import Explainee
 from models.explainer import Explainer
@@ -143,7 +144,7 @@ class Trainer:
         for data in tqdm(
             loader, desc=f"epoch {self.epoch}", initial=self.batch, total=n_batches, unit="batch"
         ):
-            losses = self._train_batch(data["image"].to(self.device), data["label"])
+            losses = self._train_batch(data["image"].to(self.device), data)
             for name, values in losses.items():
                 self.sums[name] = self.sums.get(name, 0.0) + values.sum().item()
             self.batch += 1
@@ -152,12 +153,20 @@ class Trainer:
             if self.batch % self.plan.save_every == 0 and self.batch < n_batches:
                 self._save_state()
 
-    def _train_batch(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def _losses(self, images: Tensor, data: dict[str, Tensor]) -> dict[str, Tensor]:
+        if self.explainer.class_conditional:
+            known = [data[key] for key in ("label", "second_label") if key in data]
+            known = torch.stack(known, 1) if self.plan.by_target else None
+            generator = torch.Generator().manual_seed(self.plan.seed + self.step)
+            questions = draw_questions(self.explainee, images, known, generator)
+            return answer_losses(self.explainer, self.explainee, self.objective, images, questions)
+        classes = self.classes_of(images, data["label"])
+        return self.objective(self.explainee, images, self.explainer(images), classes)
+
+    def _train_batch(self, images: Tensor, data: dict[str, Tensor]) -> dict[str, Tensor]:
         for group in self.optimizer.param_groups:
             group["lr"] = self.plan.rate(self.step)
-        losses = self.objective(
-            self.explainee, images, self.explainer(images), self.classes_of(images, labels)
-        )
+        losses = self._losses(images, data)
         mean = losses["loss"].mean()
         if not torch.isfinite(mean):
             raise UserError(
@@ -174,7 +183,8 @@ class Trainer:
         sums, first = {}, None
         for data in batches(self.val_images, self.val, self.plan.batch_size, self.plan.num_workers):
             images, labels = data["image"].to(self.device), data["label"].to(self.device)
-            classes, masks = self.classes_of(images, labels), self.explainer(images)
+            classes = self.classes_of(images, labels)
+            masks = self.explainer(images, classes)
             losses = self.objective(self.explainee, images, masks, classes)
             maps = upsample(masks, images.shape[-2:])[:, 0]
             scored = {"explained": classes, "target": labels}.get(self.plan.score_class)

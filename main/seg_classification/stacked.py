@@ -63,18 +63,26 @@ class StackedExplainer:
                 key: value.clone().to(row.device) for key, value in self._moments.items()
             }
 
-    def token_masks(self, images: Tensor, slots: list[int]) -> Tensor:
-        """Images (B, 3, H, W), one for each of the given slots, to token masks (B, 1, h, w)."""
+    def token_masks(self, images: Tensor, slots: list[int], classes: Tensor | None = None) -> Tensor:
+        """Images (B, 3, H, W), one for each of the given slots, to token masks (B, 1, h, w).
+
+        Args:
+            images: in [0, 1].
+            slots: whose weights make the mask of each image.
+            classes: (B,) class asked about, for a class-conditional explainer.
+        """
+        asked = (images,) if classes is None else (images, classes)
         everything = slots == list(range(len(self._rows)))
         weights = self.weights if everything else self.weights[slots]
         if self.use_vmap:
-            return vmap(self._one)(self._named(weights), images)
+            return vmap(self._one)(self._named(weights), *asked)
         # unbind: its backward is one stack, where indexing would fill a zero matrix for each slot.
         rows = weights.unbind(0)
-        return torch.stack([self._one(self._named(row), x) for row, x in zip(rows, images, strict=True)])
+        return torch.stack([self._one(self._named(row), *one) for row, *one in zip(rows, *asked, strict=True)])
 
-    def _one(self, own: dict[str, Tensor], image: Tensor) -> Tensor:
-        return functional_call(self.explainer, {**self.shared, **own}, (image[None],))[0]
+    def _one(self, own: dict[str, Tensor], *asked: Tensor) -> Tensor:
+        alone = tuple(value[None] for value in asked)
+        return functional_call(self.explainer, {**self.shared, **own}, alone)[0]
 
     def _named(self, weights: Tensor) -> dict[str, Tensor]:
         """Flat weights (..., P) as the explainer's parameters (..., *shape)."""
