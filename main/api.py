@@ -1,4 +1,7 @@
-"""LTX from Python, for any classifier: `Explainee.from_module`, `Explainer.from_name` and `explain`."""
+"""LTX from Python, for any classifier.
+
+`Explainee.from_module`, `Explainer.from_name` or `read_explainer`, and `explain`.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -12,12 +15,13 @@ from main.perturbation_eval.curves import read_class
 from main.seg_classification.finetuning import Settings, finetune, pltx
 from models.explainee import Explainee
 from models.explainer import Explainer
+from models.explainer_files import read_explainer
 from models.losses import Objective, released_mask_weight
 from models.masking import apply_mask, upsample
 
 __all__ = [
     "FRESH", "TRAINED", "Defaults", "Explainee", "Explainer", "Explanation", "Objective", "defaults_of",
-    "explain",
+    "explain", "read_explainer",
 ]  # fmt: skip
 
 

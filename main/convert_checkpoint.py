@@ -16,7 +16,8 @@ from config import ConvertOptions, UserError
 from main import cli
 from models import published
 from models.checkpoints import load_weights, save_safetensors, save_state
-from models.explainer import Explainer, load_explainer, published_alias
+from models.explainer import Explainer
+from models.explainer_files import load_explainer, published_alias
 from models.registry import load_pretrained
 
 

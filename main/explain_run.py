@@ -22,7 +22,8 @@ from main.explain_pictures import Explained, stems, write_pictures
 from main.pair import explainee_record, new_explainer, objective, pretrained_explainer, weights_sha256
 from main.run_folder import open_run
 from models.explainee import Explainee
-from models.explainer import Explainer, NoExplainerError
+from models.explainer import Explainer
+from models.explainer_files import NoExplainerError
 from models.losses import Objective
 
 log = logging.getLogger(__name__)

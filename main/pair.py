@@ -12,7 +12,8 @@ from datasets.base import ImageSet
 from datasets.build import DIGITS, open_images, open_segmentation
 from datasets.imagenet import check_labels
 from models.explainee import Explainee
-from models.explainer import Explainer, find_explainer, load_explainer
+from models.explainer import Explainer
+from models.explainer_files import find_explainer, load_explainer
 from models.losses import Objective, released_mask_weight
 from models.published import holds_pair
 from models.registry import input_size

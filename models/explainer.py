@@ -3,32 +3,24 @@
 import copy
 import logging
 import math
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from config import ALIASES, UserError
-from models import published
-from models.checkpoints import load_metadata, load_weights, save_safetensors
+from config import UserError
 from models.explainee import Explainee
-from models.registry import InputSpec, create_model, input_spec, load_pretrained, pair_folder
+from models.registry import InputSpec, create_model, input_spec, load_pretrained
 
 log = logging.getLogger(__name__)
 
 ACTIVATIONS = ("sigmoid", "relu", "softmax")
-BEST_FILE = "best.safetensors"
 # Position, class, distillation and register tokens and the patch embedding are frozen, always (released).
 _EMBEDDINGS = ("patch_embed", "pos_embed", "cls_token", "dist_token", "reg_token", "norm_pre")
 # Parts of a classifier that the features do not pass through.
 _HEADS = (
     "head", "head_dist", "head_drop", "classifier", "fc", "fc_norm", "attn_pool", "global_pool", "pre_logits"
 )  # fmt: skip
-
-
-class NoExplainerError(UserError):
-    """There is no pLTX explainer of a pair."""
 
 
 class Explainer(nn.Module):
@@ -112,24 +104,6 @@ class Explainer(nn.Module):
             spec = InputSpec(tuple(input_size), spec.mean, spec.std)
             _resize_tokens(backbone, name, spec.size)
         return cls(backbone, spec, name, "softmax")
-
-    @classmethod
-    def from_checkpoint(cls, path: str | Path, name: str | None = None) -> "Explainer":
-        """A pLTX explainer from one of our files, a training run's folder, or one of the authors' files.
-
-        Args:
-            path: the file or folder.
-            name: alias or timm name, where the file does not say.
-
-        Raises:
-            UserError: no such file, a damaged one, or one that fits no architecture.
-        """
-        path = Path(path) / BEST_FILE if Path(path).is_dir() else Path(path)
-        metadata = load_metadata(path) if path.suffix == ".safetensors" and path.is_file() else {}
-        name = name or metadata.get("explainer") or published_alias(load_weights(path), path)
-        explainer = cls.untrained(name, metadata.get("activation", "sigmoid"))
-        load_explainer(path, explainer)
-        return explainer
 
     @classmethod
     def untrained(
@@ -238,104 +212,3 @@ def _resize_tokens(backbone: nn.Module, name: str, size: tuple[int, int]) -> Non
         backbone.set_input_size(img_size=size)
     except (AssertionError, ValueError, RuntimeError) as error:
         raise UserError(f"'{name}' cannot take images of {size[0]} x {size[1]}: {error}") from error
-
-
-def save_explainer(
-    path: Path, explainer: Explainer, explainee_name: str, metadata: dict, half: bool = False
-) -> None:
-    """Writes an explainer's weights with what they belong to; `half` stores them in float16."""
-    tensors = explainer.state_dict()
-    if half:
-        tensors = {
-            key: value.half() if value.is_floating_point() else value for key, value in tensors.items()
-        }
-    names = {"explainer": explainer.name, "explainee": explainee_name, "activation": explainer.activation}
-    save_safetensors(path, tensors, names | metadata)
-
-
-def load_explainer(path: Path, explainer: Explainer) -> dict:
-    """Loads weights in place, from our files or the authors', and returns their metadata.
-
-    Raises:
-        UserError: the file is missing or belongs to another architecture (the first mismatch is named).
-    """
-    path = Path(path)
-    tensors = load_weights(path)
-    metadata = load_metadata(path) if path.suffix == ".safetensors" else {}
-    pair = published.split(tensors)
-    if pair is not None:
-        tensors, metadata = pair.explainer, metadata | {"published": True}
-    own = explainer.state_dict()
-    for key, value in own.items():
-        if key not in tensors or tensors[key].shape != value.shape:
-            found = tuple(tensors[key].shape) if key in tensors else "missing"
-            raise UserError(
-                f"{path} does not fit explainer '{explainer.name}': '{key}' is {found}, "
-                f"wanted {tuple(value.shape)}"
-            )
-    explainer.load_state_dict({key: tensors[key].to(value.dtype) for key, value in own.items()})
-    if pair is not None:
-        published.as_published(explainer, pair)
-    trained_with = metadata.get("activation", explainer.activation)
-    if trained_with != explainer.activation:
-        log.warning("%s was trained with activation '%s', which is used", path, trained_with)
-    explainer.activation, explainer.metadata = trained_with, metadata
-    return metadata
-
-
-def published_alias(tensors: dict[str, Tensor], path: Path) -> str:
-    """Alias of the published pair that a file's tensors are.
-
-    Raises:
-        UserError: they are no published pair.
-    """
-    pair = published.split(tensors)
-    if pair is None:
-        raise UserError(f"{path} is no published LTX checkpoint: it has no 'vit_for_patch_classification.*'")
-    found = {key: tuple(value.shape) for key, value in pair.explainer.items()}
-    names = [name for name, alias in ALIASES.items() if alias.published]
-    for name in names:
-        with torch.device("meta"):
-            wanted = Explainer.untrained(name).state_dict()
-        if found == {key: tuple(value.shape) for key, value in wanted.items()}:
-            return name
-    raise UserError(f"the explainer in {path} fits none of the published pairs ({', '.join(names)})")
-
-
-def find_explainer(explainer_name: str, explainee_name: str, by_target: bool, given: Path | None) -> Path:
-    """The pLTX checkpoint of a pair: `given` (a file or a training run's folder), else in `checkpoints/`.
-
-    There our own `best` comes first, then the authors' file.
-
-    Raises:
-        UserError: there is none, or several published ones; the message says what to put where.
-    """
-    kind = "target" if by_target else "predicted"
-    folder = pair_folder(explainer_name, explainee_name)
-    if given is not None and Path(given).is_file():
-        return Path(given)
-    ours = folder / kind / BEST_FILE if given is None else Path(given) / BEST_FILE
-    if ours.is_file():
-        return ours
-    files = published.published_files(folder if given is None else Path(given), kind)
-    if len(files) == 1:
-        return files[0]
-    if files:
-        names = ", ".join(path.name for path in files)
-        raise UserError(
-            f"{files[0].parent} holds several published files ({names}); pass one with --explainer-checkpoint"
-        )
-    where = f"--explainer-checkpoint {given}: no such file or training run" if given else f"{ours} not found"
-    raise NoExplainerError(
-        f"no pLTX explainer for the pair {explainer_name} / {explainee_name} ({kind}): {where}; "
-        f"{_what_to_put_where(explainer_name, explainee_name, folder, kind)}"
-    )
-
-
-def _what_to_put_where(explainer_name: str, explainee_name: str, folder: Path, kind: str) -> str:
-    alias = ALIASES.get(explainer_name)
-    own = "train one with main/seg_classification/run_seg_cls.py or pass --explainer-checkpoint FILE"
-    if alias is None or not alias.published or explainer_name != explainee_name:
-        return own
-    pattern = published.PATTERN.format(kind=kind)
-    return f"put the authors' {pattern} into {folder} (it holds the explainee too), or {own}"

@@ -27,7 +27,8 @@ from config import Alias
 from main import cli, pictures
 from models.checkpoints import save_safetensors
 from models.explainee import Explainee
-from models.explainer import Explainer, save_explainer
+from models.explainer import Explainer
+from models.explainer_files import save_explainer
 from models.registry import InputSpec, create_model, input_spec
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -19,7 +19,8 @@ from datasets.build import batches
 from main.perturbation_eval.curves import auc, read_class, removal_curve
 from models.checkpoints import load_state, replace_file, save_state
 from models.explainee import Explainee
-from models.explainer import Explainer, save_explainer
+from models.explainer import Explainer
+from models.explainer_files import save_explainer
 from models.losses import Objective
 from models.masking import upsample
 

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from config import UserError
-from main.api import FRESH, TRAINED, Explainee, Explainer, Objective, defaults_of, explain
+from main.api import FRESH, TRAINED, Explainee, Explainer, Objective, defaults_of, explain, read_explainer
 from main.perturbation_eval.curves import read_class
 
 MEAN, STD, SIZE = (0.4, 0.5, 0.6), (0.3, 0.25, 0.2), (24, 40)
@@ -231,10 +231,10 @@ def test_explainer_of_the_users_own_timm_model_starts_from_its_weights(make_back
 
 
 def test_explainer_from_a_checkpoint_alone(tiny_pair, tmp_path):
-    explainer = Explainer.from_checkpoint(tiny_pair.explainer)
+    explainer = read_explainer(tiny_pair.explainer)
     assert (explainer.name, explainer.is_trained) == ("tiny", True)
-    by_file = Explainer.from_checkpoint(tiny_pair.explainer / "best.safetensors")
+    by_file = read_explainer(tiny_pair.explainer / "best.safetensors")
     images = torch.rand(1, 3, 32, 32)
     torch.testing.assert_close(by_file(images), explainer(images))
     with pytest.raises(UserError, match="no such weights file"):
-        Explainer.from_checkpoint(tmp_path / "nothing.safetensors")
+        read_explainer(tmp_path / "nothing.safetensors")

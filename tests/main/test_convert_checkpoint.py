@@ -12,7 +12,8 @@ from main.pair import load_explainee, pretrained_explainer
 from models import published
 from models.checkpoints import load_state
 from models.explainee import Explainee
-from models.explainer import Explainer, load_explainer
+from models.explainer import Explainer
+from models.explainer_files import load_explainer
 from tests.published_files import SIDE, TINY, hugging_face_weights, save, vit_file
 
 

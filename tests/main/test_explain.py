@@ -14,7 +14,7 @@ from main import explain
 from main.explain_pictures import LONGEST_SIDE, stems
 from main.perturbation_eval import run_perturbation_eval
 from models.explainee import Explainee
-from models.explainer import Explainer
+from models.explainer_files import read_explainer
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_default_is_one_forward_pass_of_the_top_class(run, photo, tiny_pair, pla
     picture = Image.open(photo)
     image = to_tensor(picture, (32, 32))[None]
     explainee = Explainee.from_name("tiny", tiny_pair.explainee)
-    mask = Explainer.from_checkpoint(tiny_pair.explainer)(image)
+    mask = read_explainer(tiny_pair.explainer)(image)
     probability = explainee(image).softmax(1)[0]
     unit = read_unit(unit_files(folder)[0])
     np.testing.assert_allclose(unit.token_masks["pltx"], mask[:, 0].detach(), atol=1e-6)

@@ -6,7 +6,8 @@ import torch
 
 from config import UserError
 from models.checkpoints import load_safetensors
-from models.explainer import Explainer, find_explainer, load_explainer, save_explainer
+from models.explainer import Explainer
+from models.explainer_files import find_explainer, load_explainer, save_explainer
 from models.registry import InputSpec, create_model
 
 HALF = (0.5, 0.5, 0.5)

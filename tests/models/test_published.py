@@ -13,7 +13,8 @@ from config import ALIASES, UserError
 from models import published
 from models.checkpoints import load_weights
 from models.explainee import Explainee
-from models.explainer import Explainer, find_explainer, load_explainer
+from models.explainer import Explainer
+from models.explainer_files import find_explainer, load_explainer
 from tests.published_files import (
     CLASSES,
     DEPTH,

@@ -11,7 +11,8 @@ import config
 from main.seg_classification import pretraining, run_seg_cls, run_seg_cls_opt
 from models.checkpoints import load_safetensors
 from models.explainee import Explainee
-from models.explainer import Explainer, load_explainer
+from models.explainer import Explainer
+from models.explainer_files import load_explainer
 from models.registry import create_model
 
 pytestmark = pytest.mark.usefixtures("no_drawing")

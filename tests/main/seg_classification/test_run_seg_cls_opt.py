@@ -19,7 +19,8 @@ from main.seg_classification import run_seg_cls_opt
 from main.seg_classification.finetuning import Settings, finetune
 from models.checkpoints import load_safetensors, save_safetensors
 from models.explainee import Explainee
-from models.explainer import Explainer, load_explainer, save_explainer
+from models.explainer import Explainer
+from models.explainer_files import load_explainer, save_explainer
 
 pytestmark = pytest.mark.usefixtures("no_drawing")
 SHORT = ["--n_epochs_to_optimize_stage_b", 3, "--max-images", 5, "--unit-size", 2, "--finetune-lr", "1e-3"]

@@ -12,7 +12,8 @@ from main.pair import open_image_set
 from main.segmentation_eval import run_segmentation_eval, seg_stage_a, seg_stage_b, sheets
 from models.checkpoints import save_safetensors
 from models.explainee import Explainee
-from models.explainer import Explainer, save_explainer
+from models.explainer import Explainer
+from models.explainer_files import save_explainer
 from models.registry import create_model, input_spec
 from tests.segmentation_sets import pictures, write_coco, write_gtsegs, write_voc
 
