@@ -23,12 +23,12 @@ def rise(explainee: Explainee, batch: Batch, options: BaselineOptions) -> Tensor
     which multiplies normalised images.
     """
     device = batch.images.device
-    normalised = (batch.images - explainee.mean) / explainee.std
     maps = torch.zeros(len(batch.images), *batch.images.shape[-2:], device=device)
     for masks in random_masks(options.rise_masks, options.rise_grid, batch.images.shape[-2:], options.seed):
         masks = masks.to(device)
-        for i, image in enumerate(normalised):
-            logits = explainee.model(image * masks[:, None]).float()
+        for i, image in enumerate(batch.images):
+            shown = masks[:, None]
+            logits = explainee(image * shown + explainee.mean * (1 - shown)).float()
             weights = logits.softmax(1)[:, batch.classes[i]]
             maps[i] += torch.einsum("n,nhw->hw", weights, masks)
     return maps / (options.rise_masks * _KEPT)
