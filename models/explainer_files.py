@@ -85,6 +85,9 @@ def load_explainer(path: Path, explainer: Explainer) -> dict:
     pair = published.split(tensors)
     if pair is not None:
         tensors, metadata = pair.explainer, metadata | {"published": True}
+    if bool(metadata.get("class_conditional")) != explainer.class_conditional:
+        is_not = "is" if metadata.get("class_conditional") else "is not"
+        raise UserError(f"the explainer in {path} {is_not} class-conditional, unlike the one it is to fill")
     own = explainer.state_dict()
     for key, value in own.items():
         if key not in tensors or tensors[key].shape != value.shape:
