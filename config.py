@@ -546,8 +546,8 @@ class ExplainOptions(RunOptions, PlaceOptions, ExplainerOptions, ModelOptions):
     steps: int | None = option(
         None,
         "masks per picture and class, LTX; 0: pLTX, one forward pass, which depends on no class unless the "
-        "explainer is class-conditional (default: 0; 25 with --target-class where it is not; 50 where there is "
-        "no pLTX explainer)",
+        "explainer is class-conditional (default: 0; 25 with --target-class where it is not; 50 where there "
+        "is no pLTX explainer)",
         group="finetuning",
         metavar="N",
         free=True,

@@ -1,7 +1,7 @@
 """Class conditioning: what tells an explainer which class it is asked about.
 
-A class is known by the explainee's own classifier row for it, so classes that look alike to the explainee look
-alike to its explainer. Where an explainee has no such rows, each class gets a learned embedding.
+A class is known by the explainee's own classifier row for it, so classes that look alike to the explainee
+look alike to its explainer. Where an explainee has no such rows, each class gets a learned embedding.
 """
 
 import math

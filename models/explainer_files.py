@@ -42,7 +42,7 @@ def read_explainer(path: str | Path, name: str | None = None) -> Explainer:
 
 
 def stored_class_rows(path: Path) -> Tensor | int | None:
-    """What `Explainer` wants as `class_rows` to take a file's weights; None where it is not class-conditional.
+    """What `Explainer` takes as `class_rows` to hold a file's weights; None if it is not class-conditional.
 
     Raises:
         UserError: the file is damaged.

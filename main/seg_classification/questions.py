@@ -34,7 +34,8 @@ def draw_questions(
 
     The likely ones are the true classes, where they are known, then the predicted one, then those that the
     explainee holds for next likely. The other one is drawn at random, from those under `threshold` if there
-    are any. The true and the predicted class are present; any other is if its probability reaches `threshold`.
+    are any. The true and the predicted class are present; any other is if its probability reaches the
+    threshold.
 
     Args:
         explainee: images to logits.

@@ -78,7 +78,9 @@ class StackedExplainer:
             return vmap(self._one)(self._named(weights), *asked)
         # unbind: its backward is one stack, where indexing would fill a zero matrix for each slot.
         rows = weights.unbind(0)
-        return torch.stack([self._one(self._named(row), *one) for row, *one in zip(rows, *asked, strict=True)])
+        return torch.stack(
+            [self._one(self._named(row), *one) for row, *one in zip(rows, *asked, strict=True)]
+        )
 
     def _one(self, own: dict[str, Tensor], *asked: Tensor) -> Tensor:
         alone = tuple(value[None] for value in asked)

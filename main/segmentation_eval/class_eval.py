@@ -123,7 +123,9 @@ def _explainer_method(options: ClassEvalOptions, explainee: Explainee, device: t
         else:
             masks = pltx(explainer, images, classes)
         kept = {name: masks[name] for name in ("pltx", "last") if name in masks}
-        return {name + suffix: upsample(mask[:, None], images.shape[-2:])[:, 0] for name, mask in kept.items()}
+        return {
+            name + suffix: upsample(mask[:, None], images.shape[-2:])[:, 0] for name, mask in kept.items()
+        }
 
     return Method(maps, weights_sha256(explainer))
 

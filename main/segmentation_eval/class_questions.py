@@ -108,7 +108,7 @@ def _absent_class(name: str, probability: Tensor, present: list[int], seed: int)
 
 
 def share_on_asked(saliency: np.ndarray, question: Question) -> float:
-    """Share of a map's weight (H, W) on the asked pixels, of that on the asked and the other ones; 0 if none."""
+    """Share of a map's weight (H, W) on the asked pixels, of that on these and the other ones; 0 if none."""
     asked, other = saliency[question.asked].sum(), saliency[question.other].sum()
     return float(asked / (asked + other)) if asked + other > 0 else 0.0
 

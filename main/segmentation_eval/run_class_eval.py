@@ -4,9 +4,9 @@
     python main/segmentation_eval/run_class_eval.py --explainee-model-name efficientnet_lite0 \\
         --segmentation-root DIR --split report
 
-Two digits in one picture are asked for each; an outlined object for its class, and the rest of the picture for
-the predicted class where that is another one; and each picture for a class that it does not show. The plain
-explainer of the pair and other methods (`--method`) stand beside it. Writes run.json, per_question.csv,
+Two digits in one picture are asked for each; an outlined object for its class, and the rest of the picture
+for the predicted class where that is another one; and each picture for a class that it does not show. The
+plain explainer of the pair and other methods (`--method`) stand beside it. Writes run.json, per_question.csv,
 summary.json and sheet.png to data/results/<run>.
 
 `object_peak`: share of maps whose maximum lies on the asked object (within 15 pixels of 224, and nearer to it

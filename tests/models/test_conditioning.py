@@ -32,9 +32,7 @@ def conditional(make_explainee):
         explainee = make_explainee(kind)
         rows = class_rows_of(explainee) if rows is None else rows
         torch.manual_seed(1)
-        return Explainer(
-            copy.deepcopy(explainee.model), SPEC, f"tiny_{kind}", class_rows=rows, **arguments
-        )
+        return Explainer(copy.deepcopy(explainee.model), SPEC, f"tiny_{kind}", class_rows=rows, **arguments)
 
     return make
 
@@ -149,7 +147,9 @@ def test_rows_of_other_modules_and_of_none(caplog):
     assert torch.equal(classifier_rows(module, 4), last.weight)
     convolutional = nn.Sequential(nn.Conv2d(3, 5, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     assert classifier_rows(convolutional, 5).shape == (5, 3)
-    assert classifier_rows(nn.Sequential(nn.Conv2d(3, 5, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()), 5) is None
+    assert (
+        classifier_rows(nn.Sequential(nn.Conv2d(3, 5, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()), 5) is None
+    )
     bare = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
     explainee = Explainee.from_module(bare, SPEC.mean, SPEC.std, SPEC.size)
     with caplog.at_level(logging.WARNING):
@@ -179,22 +179,20 @@ def test_files_say_that_they_are_class_conditional_and_load_back(
         assert again.class_conditional and again.metadata["class_conditional"] == kind
         images, classes = torch.rand(2, 3, 32, 32), torch.tensor([1, 4])
         tolerance = 1e-2 if half else 0
-        torch.testing.assert_close(
-            again(images, classes), explainer(images, classes), rtol=0, atol=tolerance
-        )
+        torch.testing.assert_close(again(images, classes), explainer(images, classes), rtol=0, atol=tolerance)
 
 
 def test_plain_and_conditional_files_are_not_taken_for_each_other(conditional, make_explainer, tmp_path):
     save_explainer(tmp_path / "plain.safetensors", make_explainer(), "tiny_vit", {})
     save_explainer(tmp_path / "asked.safetensors", conditional(), "tiny_vit", {})
-    with pytest.raises(UserError, match="plain.safetensors is not class-conditional"):
+    with pytest.raises(UserError, match=r"plain\.safetensors is not class-conditional"):
         load_explainer(tmp_path / "plain.safetensors", conditional())
-    with pytest.raises(UserError, match="asked.safetensors is class-conditional"):
+    with pytest.raises(UserError, match=r"asked\.safetensors is class-conditional"):
         load_explainer(tmp_path / "asked.safetensors", make_explainer())
 
 
 def test_it_has_a_place_of_its_own(places):
-    with pytest.raises(UserError, match="run_seg_cls.py --class-conditional True") as error:
+    with pytest.raises(UserError, match=r"run_seg_cls\.py --class-conditional True") as error:
         find_explainer("vit_base_224", "vit_base_224", True, None, True)
     assert "class_conditional/best.safetensors" in str(error.value) and "authors" not in str(error.value)
     path = places / "checkpoints" / "vit_base" / "class_conditional" / "best.safetensors"
