@@ -50,9 +50,7 @@ class Explainee(nn.Module):
         """
         model = load_pretrained(name, checkpoint)
         if getattr(model, "num_classes", None) == 0:
-            raise UserError(
-                f"'{name}' has no classifier, so there is no class to explain; choose one that has"
-            )
+            raise UserError(f"'{name}' has no classifier, so there is no class to explain; choose another")
         explainee = cls(model, input_spec(model), name, None if checkpoint is None else Path(checkpoint))
         return explainee._fold()
 
