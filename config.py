@@ -490,7 +490,7 @@ class ReportOptions:
         group="comparison", metavar="ROW",
     )  # fmt: skip
     differ_by: str | None = option(
-        None, "metric by which the images are chosen on which the two differ most (default: DEL, where it is)",
+        None, "metric that chooses the images on which the two differ most (default: DEL, where it is)",
         group="comparison", metavar="METRIC",
     )  # fmt: skip
     fill: str | None = option(

@@ -3,8 +3,8 @@
     python main/report.py data/results/RUN data/results/OTHER --output report.html
     python main/report.py released=data/results/RUN recipe=data/results/OTHER --reference recipe/last
 
-The runs' masks must have been scored (main/perturbation_eval, main/segmentation_eval). The page needs no network
-and no other file.
+The runs' masks must have been scored (main/perturbation_eval, main/segmentation_eval). The page needs no
+network and no other file.
 """
 
 import sys

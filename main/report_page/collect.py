@@ -130,7 +130,9 @@ def read_results(run: Run) -> list[Result]:
     folders = sorted(path.parent for path in (run.folder / "results").glob("*/summary.json"))
     results = [result for folder in folders for result in _read_folder(run, folder)]
     if not results:
-        script = SEGMENTATION if run.record["dataset"]["kind"] in ("imagenet", "coco", "voc") else PERTURBATION
+        script = (
+            SEGMENTATION if run.record["dataset"]["kind"] in ("imagenet", "coco", "voc") else PERTURBATION
+        )
         raise UserError(
             f"{run.folder} has no results; make them with 'python {EVALUATORS[script]} "
             f"{cli.display_path(run.folder)}'"

@@ -1,88 +1,21 @@
 """Results of several runs as one comparison: the same images, class, explainee and fill, or a refusal."""
 
 import logging
-import re
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 
 from config import ReportOptions, UserError
 from datasets.manifest import read_names
 from main import cli
-from main.mask_run import RANDOMISED
-from main.report_page.collect import EVALUATORS, PERTURBATION, Result, Run
-from main.report_page.measures import Measure
+from main.report_page.collect import EVALUATORS, PERTURBATION, Result
+from main.report_page.rows import Comparison, Row, in_order, labelled
 
 log = logging.getLogger(__name__)
 
 FILLS = ("black", "mean", "blur")
-# What an LTX run stores, in the order of its making.
-_LTX_ORDER = ("pltx", "last", "best_loss", "best_pos", "best_neg")
-
-
-@dataclass(frozen=True)
-class Row:
-    """One method of a table.
-
-    Attributes:
-        label: unique within the comparison.
-        variant: name in the mask files.
-        run: whose maps.
-        positions: (N,) of each image of the comparison in the run.
-        candidates: how many maps it was chosen from.
-        measures: by metric.
-        folder: results folder, for the sheets of segmentation.
-    """
-
-    label: str
-    variant: str
-    run: Run
-    positions: np.ndarray
-    candidates: int
-    measures: dict[str, Measure]
-    folder: Any = None
-
-    @property
-    def randomised(self) -> bool:
-        """Made for a model with random weights."""
-        return self.variant.endswith(RANDOMISED)
-
-    @property
-    def oracle(self) -> bool:
-        """The true object masks: a bound, no method."""
-        return self.variant == "oracle"
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Rows that can stand in one table.
-
-    Attributes:
-        protocol: `perturbation` or `segmentation`.
-        fill: what replaces removed pixels; None for segmentation.
-        scored_class: `target` or `predicted`.
-        images: names of the N images.
-        left_out: images that some run has and the comparison has not.
-        classes: (N,) class scored, -1 for segmentation.
-        better: `higher_is_better` by metric, in the order of the columns.
-        rows: the methods.
-    """
-
-    protocol: str
-    fill: str | None
-    scored_class: str
-    images: list[str]
-    left_out: int
-    classes: np.ndarray
-    better: dict[str, bool | None]
-    rows: list[Row]
-
-    def row(self, label: str) -> Row:
-        """The row of that label."""
-        return next(row for row in self.rows if row.label == label)
 
 
 def compare(results: Sequence[Result], protocol: str, options: ReportOptions) -> list[Comparison]:
@@ -121,7 +54,10 @@ def _common_settings(by_run: dict[str, list[Result]], options: ReportOptions) ->
             if (key[0] is None or options.fill in (None, key[0])) and options.score_class in (None, key[1])
         ]
         if not wanted:
-            run, asked = results[0].run, " ".join(f"--{k.replace('_', '-')} {v}" for k, v in flags.items() if v)
+            run, asked = (
+                results[0].run,
+                " ".join(f"--{k.replace('_', '-')} {v}" for k, v in flags.items() if v),
+            )
             has = ", ".join(_words(_key(result)) for result in results)
             raise UserError(
                 f"{name} has results for {has} alone, and the report asks for {asked}; make them with "
@@ -184,12 +120,14 @@ def _compare(results: list[Result], key: tuple[str | None, str], options: Report
             result.folder,
         )
         for result, places in zip(results, where, strict=True)
-        for variant in _ordered(result.measures)
+        for variant in in_order(list(result.measures))
     ]  # fmt: skip
     better = _ordered_metrics(results)
-    _warn_of_gaps(results, better)
+    gaps = _gaps(results, better)
+    for gap in gaps:
+        log.warning("%s", gap)
     return Comparison(
-        results[0].protocol, key[0], key[1], images, left_out, classes, better, _labelled(rows)
+        results[0].protocol, key[0], key[1], images, left_out, classes, better, labelled(rows), gaps
     )
 
 
@@ -197,7 +135,9 @@ def _check_alike(first: Result, other: Result) -> None:
     """Raises `UserError` where two runs are not of one explainee, image set, class and size."""
     here, there = _identity(first), _identity(other)
     differences = [
-        f"{name} is {there[name]}, in {first.run.name} {here[name]}" for name in here if here[name] != there[name]
+        f"{name} is {there[name]}, in {first.run.name} {here[name]}"
+        for name in here
+        if here[name] != there[name]
     ]
     if differences:
         raise UserError(
@@ -248,16 +188,6 @@ def _positions(names: list[str], wanted: list[str]) -> np.ndarray:
     return np.array([places[name] for name in wanted])
 
 
-def _ordered(variants: Sequence[str]) -> list[str]:
-    """LTX's variants in the order of their making, others as they are stored."""
-
-    def place(variant: str) -> int:
-        name = variant.removesuffix(RANDOMISED)
-        return _LTX_ORDER.index(name) if name in _LTX_ORDER else len(_LTX_ORDER)
-
-    return sorted(variants, key=place)
-
-
 def _ordered_metrics(results: list[Result]) -> dict[str, bool | None]:
     """Metrics of all results in the order of the result that has most."""
     better = {}
@@ -267,69 +197,14 @@ def _ordered_metrics(results: list[Result]) -> dict[str, bool | None]:
     return better
 
 
-def _warn_of_gaps(results: list[Result], better: dict[str, bool | None]) -> None:
+def _gaps(results: list[Result], better: dict[str, bool | None]) -> list[str]:
+    """What results runs lack that others have, and the commands that make them."""
+    gaps = []
     for result in results:
         missing = [name for name in better if name not in next(iter(result.measures.values()))]
         if missing:
-            more = " --metrics all" if result.protocol == PERTURBATION else ""
-            fill = f" --fill {result.settings['fill']}" if result.settings.get("fill", "black") != "black" else ""
-            log.warning(
-                "%s lacks %s; 'python %s %s%s%s' adds them", result.run.name, ", ".join(missing),
-                EVALUATORS[result.protocol], cli.display_path(result.run.folder), fill, more,
-            )  # fmt: skip
-
-
-def _labelled(rows: list[Row]) -> list[Row]:
-    """Rows with unique labels: the variant's name, behind that of its run where one was given or it is needed."""
-    per_run, variants = defaultdict(int), defaultdict(int)
-    for row in rows:
-        per_run[row.run.name] += 1
-        variants[row.variant] += 1
-
-    def label(row: Row) -> str:
-        if row.run.renamed:
-            alone = per_run[row.run.name] == 1
-            return row.run.name + (RANDOMISED if row.randomised else "") if alone else f"{row.run.name}/{row.variant}"
-        return row.variant if variants[row.variant] == 1 else f"{row.run.name}/{row.variant}"
-
-    labelled = [replace(row, label=label(row)) for row in rows]
-    for i, row in enumerate(labelled):
-        if row.label in [other.label for other in labelled[:i]]:
-            raise UserError(f"two rows are called {row.label}; name their runs with NAME=PATH")
-    return labelled
-
-
-def reference_of(comparison: Comparison, wanted: str | None) -> Row:
-    """The row that others are compared with: `wanted`, else `last`, else `pltx`, else the first.
-
-    Raises:
-        UserError: there is no such row, or there are several.
-    """
-    rows = [row for row in comparison.rows if not row.randomised]
-    if not rows:
-        raise UserError("all maps are of models with random weights; give the runs of the true model too")
-    if wanted is None:
-        for name in ("last", "pltx"):
-            for row in rows:
-                if row.variant == name:
-                    return row
-        return rows[0]
-    return find_row(rows, wanted, "--reference")
-
-
-def find_row(rows: Sequence[Row], wanted: str, flag: str) -> Row:
-    """The row of a label, or of a variant's name that only one row has.
-
-    Raises:
-        UserError: there is no such row, or there are several.
-    """
-    found = [row for row in rows if row.label == wanted] or [row for row in rows if row.variant == wanted]
-    if len(found) == 1:
-        return found[0]
-    labels = ", ".join(row.label for row in (found or rows))
-    raise UserError(f"{flag} {wanted}: {'several rows' if found else 'no such row'}; there are {labels}")
-
-
-def html_id(text: str) -> str:
-    """A text as part of an id in HTML."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+            command = f"python {EVALUATORS[result.protocol]} {cli.display_path(result.run.folder)}"
+            if result.protocol == PERTURBATION:
+                command += f" --fill {result.settings['fill']} --metrics {','.join(missing)}"
+            gaps.append(f"{result.run.name} lacks {', '.join(missing)}: '{command}' adds them")
+    return gaps

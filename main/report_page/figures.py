@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from main.pictures import axis_title
-from main.report_page.compare import Comparison, Row
+from main.report_page.rows import Comparison, Row
 from main.report_page.statistics import Statistics
 
 _TEXT = "#010203"
@@ -37,7 +37,9 @@ def line_styles(rows: Sequence[Row], reference: str) -> dict[str, dict]:
     return styles
 
 
-def curve_panels(comparison: Comparison, statistics: Statistics, styles: dict[str, dict]) -> list[tuple[str, str]]:
+def curve_panels(
+    comparison: Comparison, statistics: Statistics, styles: dict[str, dict]
+) -> list[tuple[str, str]]:
     """A panel per metric that has a curve: (metric, SVG)."""
     panels = []
     for name in comparison.better:
@@ -102,10 +104,12 @@ def _svg(figure: Figure, name: str) -> str:
     buffer = io.StringIO()
     settings = {"svg.fonttype": "none", "svg.hashsalt": name, "text.parse_math": False}
     with matplotlib.rc_context(settings):
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+        figure.savefig(
+            buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
+        )
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :].replace(_TEXT, "currentColor")
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'<g id="[^"]*">', "<g>", svg)
-    svg = re.sub(r'<svg ', '<svg role="img" ', svg, count=1)
+    svg = re.sub(r"<svg ", '<svg role="img" ', svg, count=1)
     return re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", svg)

@@ -19,7 +19,7 @@ from datasets.classes import names_of_classes, short_name
 from datasets.mask_files import read_map
 from main.pictures import overlay
 from main.report_page.collect import safe_name
-from main.report_page.compare import Comparison, Row
+from main.report_page.rows import Comparison, Row
 from main.report_page.statistics import Statistics
 from main.report_page.tables import number
 from models.masking import min_max
@@ -104,7 +104,9 @@ class GalleryMaker:
             if metric in row.measures:
                 value = float(row.measures[metric].per_image[i])
                 caption = number(value if np.isfinite(value) else None)
-            pictures.append(_picture(overlay(ground, saliency), f"map of {row.label} for image {name}", caption))
+            pictures.append(
+                _picture(overlay(ground, saliency), f"map of {row.label} for image {name}", caption)
+            )
         if pixels is None:
             pictures.insert(0, Picture("", "the image is no longer there"))
         words = [f"image {name}" if name.isdecimal() else name, self._class_name(i), note]
@@ -118,7 +120,8 @@ class GalleryMaker:
         name = explainee.get("name", "")
         n_classes = 10 if name == "vit_digits" else _IMAGENET_CLASSES
         if name in config.ALIASES and not explainee.get("checkpoint") and label < n_classes:
-            return f"class {label} ({short_name(names_of_classes(name, n_classes)[label])})"
+            words = short_name(names_of_classes(name, n_classes)[label])
+            return f"class {label}" if words == str(label) else f"class {label} ({words})"
         return f"class {label}"
 
 

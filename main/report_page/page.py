@@ -6,9 +6,10 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from main.report_page.definitions import definition
 from main.report_page.provenance import Provenance
 from main.report_page.sections import Section
-from main.report_page.tables import MARKS, definition
+from main.report_page.tables import MARKS
 
 _FOLDER = Path(__file__).parent / "template"
 
@@ -34,7 +35,8 @@ def render(title: str, sections: Sequence[Section], runs: Sequence[Provenance], 
         column.name for section in sections for table in section.tables for column in table.columns
     )
     return environment.get_template("page.html").render(
-        title=title, sections=sections, runs=runs, style=inline["page.css"], script=inline["page.js"], marks=MARKS,
+        title=title, sections=sections, runs=runs, marks=MARKS,
+        style=inline["page.css"], script=inline["page.js"],
         metrics=[name for name in metrics if definition(name)],
         beside=[output.with_suffix(suffix).name for suffix in (".md", ".tex")],
     )  # fmt: skip

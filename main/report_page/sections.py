@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 from config import ReportOptions, UserError
 from main.report_page.collect import PERTURBATION
-from main.report_page.compare import Comparison, Row, find_row, reference_of
 from main.report_page.figures import curve_panels, line_styles, scatter_panels
 from main.report_page.galleries import Gallery, GalleryMaker, Picture, most_different, sheets, spread
+from main.report_page.rows import Comparison, Row, find_row, reference_of
 from main.report_page.statistics import Statistics, analyse, strongest_rival
 from main.report_page.tables import Table, difference_table, sanity_table, score_table
 
@@ -107,15 +107,17 @@ def _lead(comparison: Comparison, statistics: Statistics) -> list[str]:
     scored = "scored" if comparison.protocol == PERTURBATION else "explained"
     fill = "" if comparison.fill is None else f" What is removed is filled: {comparison.fill}."
     lead = [
-        f"{n} images, the same for every row. Explainee: {row.run.record['explainee'].get('name')}. Class {scored}: "
-        f"{comparison.scored_class}.{fill} Small figures are 95% bootstrap intervals over the images "
-        f"({statistics.n_resamples} resamples, seed {statistics.seed}, percentiles)."
+        f"{n} images, the same for every row. Explainee: {row.run.record['explainee'].get('name')}. "
+        f"Class {scored}: {comparison.scored_class}.{fill} Small figures are 95% bootstrap intervals over the "
+        f"images ({statistics.n_resamples} resamples, seed {statistics.seed}, percentiles)."
     ]
     if comparison.left_out:
-        lead.append(f"{comparison.left_out} images that some run has are left out (not in all runs, or excluded).")
+        lead.append(
+            f"{comparison.left_out} images that some run has are left out (not in all runs, or excluded)."
+        )
     if n < _FEW_IMAGES:
         lead.append(f"{n} images are few: such intervals are rough.")
-    return lead
+    return lead + [f"{gap}." for gap in comparison.gaps]
 
 
 def _add_figures(

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import rankdata
+from tqdm import tqdm
 
 from main.perturbation_eval.metrics import Summary
-from main.report_page.compare import Comparison, Row
+from main.report_page.rows import Comparison, Row
 
 LEVEL = 0.95
 # Sums of the same numbers in another order differ by less.
@@ -73,7 +74,7 @@ def analyse(comparison: Comparison, reference: Row, n_resamples: int, seed: int)
     """Figures, intervals and differences of a comparison."""
     counts = draw_counts(len(comparison.images), n_resamples, seed)
     figures, draws = {}, {}
-    for row in comparison.rows:
+    for row in tqdm(comparison.rows, desc=f"bootstrap, {comparison.protocol}", unit="row", leave=False):
         figures[row.label] = {name: measure.summary() for name, measure in row.measures.items()}
         draws[row.label] = {
             name: measure.resampled(counts)
@@ -95,7 +96,9 @@ def analyse(comparison: Comparison, reference: Row, n_resamples: int, seed: int)
 def _differences(comparison: Comparison, figures, draws, reference: str, label: str) -> dict[str, Difference]:
     found = {}
     for name, higher in comparison.better.items():
-        mean, other = (figures[one][name].mean if name in figures[one] else None for one in (reference, label))
+        mean, other = (
+            figures[one][name].mean if name in figures[one] else None for one in (reference, label)
+        )
         if higher is None or mean is None or other is None:
             continue
         sign, low, high, verdict = 1 if higher else -1, None, None, SAME

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from main.mask_run import RANDOMISED
-from main.report_page.compare import Comparison, Row
+from main.report_page.definitions import definition
+from main.report_page.rows import Comparison, Row
 from main.report_page.statistics import AHEAD, BEHIND, SAME, Statistics
 from main.results import arrow
 
@@ -51,40 +52,6 @@ class Table:
     notes: Sequence[str] = field(default_factory=tuple)
 
 
-DEFINITIONS = {
-    "POS": "the most salient pixels are removed first, 0 to 90% in ten steps; area under 'the class is still on "
-    "top', 0 to 90",
-    "NEG": "the same, the least salient first",
-    "DEL": "the class's probability along the curve of POS",
-    "INS": "the class's probability along the curve of NEG (not RISE's insertion)",
-    "ADP": "average drop: 100 max(0, p - p_m) / p, with p on the image and p_m on image times mask; LTX masks as "
-    "they are, other maps scaled to [0, 1]",
-    "PIC": "share of images with p_m above p",
-    "ADP_minmax": "ADP with every map scaled to [0, 1]",
-    "PIC_minmax": "PIC with every map scaled to [0, 1]",
-    "mask_area": "mean of the mask that multiplies the image, in percent; ranks nothing",
-    "gini": "Gini index of the map, 0 even to 100 sparse; ranks nothing",
-    "RISE_deletion": "RISE's deletion (Petsiuk et al. 2018), a row's worth of pixels at a time, to black unless "
-    "another fill is named, 0 to 100",
-    "RISE_insertion": "RISE's insertion, into the blurred image, 0 to 100",
-    "AIC": "accuracy information curve (Kapishnikov et al. 2019): area under the median over images, 0 to 100; "
-    "wrongly classified images do not count",
-    "SIC": "softmax information curve, the same with the probability; images under 0.8 do not count",
-    "PA": "pixel accuracy over the whole set; foreground where a map is above its own mean",
-    "mAP": "average precision of each image over [1 - S, S], averaged",
-    "mIoU": "intersection over union over the whole set, mean of foreground and background",
-    "mF1": "F1 of each image's foreground, averaged",
-    "mF1_released": "F1 of each row of pixels, averaged: how the published column was computed",
-}
-VOID_SUFFIX = "_void_ignored"
-
-
-def definition(name: str) -> str:
-    """What a metric means, in a line; nothing where it is not known."""
-    plain = DEFINITIONS.get(name.removesuffix(VOID_SUFFIX), "")
-    return f"{plain}; void pixels ignored" if plain and name.endswith(VOID_SUFFIX) else plain
-
-
 def number(value: float | None) -> str:
     """Two decimals."""
     return NOTHING if value is None else f"{value:.2f}"
@@ -120,7 +87,10 @@ def score_table(
                 cell = _emphasised(cell, "best-single")
             cells.append(cell)
         made.append(cells)
-    head = [Column("method"), Column("maps tried", "", "how many maps of each image this one was chosen from")]
+    head = [
+        Column("method"),
+        Column("maps tried", "", "how many maps of each image this one was chosen from"),
+    ]
     return Table(key, title, head + _columns(comparison.better), made, _notes(comparison, rows))
 
 
@@ -142,7 +112,7 @@ def _emphasised(cell: Cell, emphasis: str) -> Cell:
 
 
 def _best(rows: Sequence[Row], comparison: Comparison, statistics: Statistics) -> dict[str, str]:
-    """Text of the best figure of each metric that ranks, unless all read alike; equal ones are equally good."""
+    """Text of the best figure of each metric that ranks, unless all read alike; ties are all best."""
     found = {}
     for name, higher in comparison.better.items():
         figures = [statistics.figures[row.label].get(name) for row in rows]
@@ -156,9 +126,9 @@ def _notes(comparison: Comparison, rows: Sequence[Row]) -> list[str]:
     notes = []
     if any(row.candidates > 1 for row in rows):
         notes.append(
-            "Rows with more than one map tried chose theirs among several of the same image: the best of all rows "
-            "is bold, the best of those with a single map underlined where it is another. best_pos chose by POS "
-            "itself, which is then reported; best_loss by the training loss."
+            "Rows with more than one map tried chose theirs among several of the same image: the best of all "
+            "rows is bold, the best of those with a single map underlined where it is another. best_pos "
+            "chose by POS itself, which is then reported; best_loss by the training loss."
         )
     if any(row.oracle for row in rows):
         notes.append("oracle is the true object mask, no method; it is never bold.")
@@ -176,7 +146,9 @@ def difference_table(key: str, comparison: Comparison, statistics: Statistics) -
         if row.label == statistics.reference or row.randomised:
             continue
         tally = statistics.verdicts(row.label)
-        cells = [Cell(row.label)] + [Cell(str(tally[verdict]), tally[verdict]) for verdict in (AHEAD, SAME, BEHIND)]
+        cells = [Cell(row.label)] + [
+            Cell(str(tally[verdict]), tally[verdict]) for verdict in (AHEAD, SAME, BEHIND)
+        ]
         for name in better:
             difference = statistics.differences[row.label].get(name)
             if difference is None:
@@ -185,16 +157,19 @@ def difference_table(key: str, comparison: Comparison, statistics: Statistics) -
             small = "" if difference.low is None else f"{signed(difference.low)} to {signed(difference.high)}"
             cells.append(Cell(signed(difference.value), difference.value, small, mark=difference.verdict))
         made.append(cells)
-    tally = [Column(verdict, MARKS[verdict], f"metrics on which the reference is {verdict}") for verdict in (AHEAD, SAME, BEHIND)]
+    tally = [
+        Column(verdict, MARKS[verdict], f"metrics on which the reference is {verdict}")
+        for verdict in (AHEAD, SAME, BEHIND)
+    ]
     return Table(
         key,
         f"How much better {statistics.reference} is than each other row",
         [Column(f"{statistics.reference} against"), *tally, *_columns(better)],
         made,
         [
-            "Positive: the reference is better, whichever direction the metric has. ▲ ahead and ▼ behind: the "
-            "paired 95% interval excludes zero; · level: it does not. With many comparisons, one in twenty of the "
-            "truly level ones is marked by chance."
+            "Positive: the reference is better, whichever direction the metric has. ▲ ahead and ▼ behind: "
+            "the paired 95% interval excludes zero; · level: it does not. With many comparisons, one in "
+            "twenty of the truly level ones is marked by chance."
         ],
     )
 
@@ -212,7 +187,8 @@ def sanity_table(comparison: Comparison, statistics: Statistics) -> Table | None
     if not made:
         return None
     return Table(
-        "sanity", "Sanity check: the same methods on models with random weights", [Column("method"), *columns], made,
+        "sanity", "Sanity check: the same methods on models with random weights",
+        [Column("method"), *columns], made,
         [
             "A map that depends on the model must lose its score when the model's weights are drawn anew "
             "(Adebayo et al. 2018); the true model scores both."
