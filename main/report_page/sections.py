@@ -108,8 +108,9 @@ def _lead(comparison: Comparison, statistics: Statistics) -> list[str]:
     fill = "" if comparison.fill is None else f" What is removed is filled: {comparison.fill}."
     lead = [
         f"{n} images, the same for every row. Explainee: {row.run.record['explainee'].get('name')}. "
-        f"Class {scored}: {comparison.scored_class}.{fill} Small figures are 95% bootstrap intervals over the "
-        f"images ({statistics.n_resamples} resamples, seed {statistics.seed}, percentiles)."
+        f"Class {scored}: {comparison.scored_class}.{fill} "
+        "Small figures are 95% bootstrap intervals over the images "
+        f"({statistics.n_resamples} resamples, seed {statistics.seed}, percentiles)."
     ]
     if comparison.left_out:
         lead.append(

@@ -5,13 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from config import FinetuneOptions, PerturbationOptions, SegmentationOptions
+from config import FinetuneOptions, PerturbationOptions, ReportOptions, SegmentationOptions
 from datasets.digits import DigitsOnPhotos
 from datasets.mask_files import MaskUnit, unit_path, write_unit
 from main import pictures, results
 from main.perturbation_eval import evaluator as perturbation
 from main.perturbation_eval.metrics import InformationCurve, RemovalAuc, RiseAuc, choose_metrics
+from main.report_page.report_run import make_report
 from main.run_folder import open_run
 from main.segmentation_eval import evaluator as segmentation
 from main.segmentation_eval.metrics import readings
@@ -125,8 +127,6 @@ def make_run(tmp_path, monkeypatch) -> Callable[..., Path]:
     """`make_run(name, **arguments of write_run)`: a run folder below `tmp_path`; its pictures are a dot."""
 
     def save(figure, path):
-        from PIL import Image
-
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (8, 8), (200, 30, 30)).save(path)
 
@@ -136,3 +136,16 @@ def make_run(tmp_path, monkeypatch) -> Callable[..., Path]:
         return write_run(tmp_path / name, **arguments)
 
     return make
+
+
+@pytest.fixture
+def write_page(tmp_path) -> Callable[..., str]:
+    """`write_page(*runs, **options)`: the page of some runs; all files go to `out/`."""
+
+    def write(*runs, **options):
+        path = tmp_path / "out" / "report.html"
+        few = {"resamples": 100, "gallery_images": 2}
+        make_report(ReportOptions(runs=tuple(map(str, runs)), output=path, **few | options))
+        return path.read_text(encoding="utf-8")
+
+    return write
