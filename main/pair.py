@@ -14,7 +14,7 @@ from datasets.build import DIGITS, open_images, open_segmentation
 from datasets.imagenet import check_labels
 from models.explainee import Explainee
 from models.explainer import Explainer
-from models.explainer_files import find_explainer, load_explainer, stored_class_rows
+from models.explainer_files import NoExplainerError, find_explainer, load_explainer, stored_class_rows
 from models.losses import Objective, released_mask_weight
 from models.published import holds_pair
 from models.registry import input_size
@@ -154,6 +154,32 @@ def new_explainer(options: PairOptions, explainee: Explainee) -> Explainer:
         options.explainer_model_n_first_layers_to_freeze,
         options.class_conditional,
     )
+
+
+def start_from_plain(options: PairOptions, explainer: Explainer) -> Path | None:
+    """Gives a class-conditional explainer the weights of the pair's plain one, where there is one.
+
+    A class-conditional file that `--explainer-checkpoint` names is gone on from.
+
+    Returns:
+        The file, None where there is none.
+
+    Raises:
+        UserError: `--explainer-checkpoint` names none that fits.
+    """
+    try:
+        path = explainer_path(dataclasses.replace(options, class_conditional=False))
+    except NoExplainerError:
+        if options.explainer_checkpoint is not None:
+            raise
+        return None
+    if stored_class_rows(path) is not None:
+        load_explainer(path, explainer)
+        return path
+    plain = Explainer.untrained(explainer.name, explainer.activation)
+    load_explainer(path, plain)
+    explainer.load_state_dict(plain.state_dict(), strict=False)
+    return path
 
 
 def pretrained_explainer(options: PairOptions, explainee: Explainee) -> tuple[Explainer, Path, dict]:

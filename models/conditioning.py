@@ -17,17 +17,19 @@ _WIDTH = 128
 class ClassCondition(nn.Module):
     """Asks features (B, ..., dim) for a class: a scale and a shift of their channels, and a logit per place.
 
-    The logit is the weighted product of each feature with the class's row where both are as wide (with the
-    explainee's own backbone, that is its class activation map), plus a learned product of the two. Scale,
-    shift and learned product start at zero: training starts from the plain explainer and that map.
+    The logit is a learned product of feature and row; where both are as wide, plus a weighted one, which for
+    the explainee's own pooled features is its class activation map. Scale, shift and learned product start at
+    zero, the weights too unless the features are pooled: training starts from the plain explainer, and that
+    map.
 
     Args:
         rows: (C, d) classifier rows, kept as they are but for their mean and size; or C, the number of
             classes, whose embeddings are learned.
         dim: channels of the features.
+        pooled: the classifier reads the mean of such features (a CNN's, say), not a token beside them.
     """
 
-    def __init__(self, rows: Tensor | int, dim: int):
+    def __init__(self, rows: Tensor | int, dim: int, pooled: bool = False):
         super().__init__()
         self.kind = LEARNED if isinstance(rows, int) else CLASSIFIER
         if self.kind == LEARNED:
@@ -42,7 +44,8 @@ class ClassCondition(nn.Module):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
         aligned = self.kind == CLASSIFIER and row_dim == dim
-        self.direct = nn.Parameter(torch.full((dim,), 1 / math.sqrt(dim))) if aligned else None
+        start = torch.full((dim,), 1 / math.sqrt(dim) if pooled else 0.0)
+        self.direct = nn.Parameter(start) if aligned else None
 
     @property
     def num_classes(self) -> int:

@@ -74,7 +74,8 @@ class Explainer(nn.Module):
         self.has_tokens = features.dim() == 3 or self._channels_last(features)
         self.head = self._make_head(features).to(device)
         dim = features.shape[-1 if self.has_tokens else 1]
-        self.condition = None if class_rows is None else ClassCondition(class_rows, dim).to(device)
+        pooled = features.dim() == 4 or getattr(backbone, "global_pool", "") == "avg"
+        self.condition = None if class_rows is None else ClassCondition(class_rows, dim, pooled).to(device)
         self._freeze(n_first_layers_to_freeze, features.dim() == 3)
         with torch.no_grad():
             self.grid = tuple(self(blank, torch.zeros(1, dtype=torch.long, device=device)).shape[-2:])

@@ -21,6 +21,7 @@ from main.pair import (
     new_explainer,
     objective,
     open_image_set,
+    start_from_plain,
     weights_sha256,
     with_explainer_named,
 )
@@ -56,6 +57,8 @@ def pretrain(options: PretrainOptions, explainee: Explainee, device: torch.devic
     needs_labels(val_set, val, options)
     folder = run_folder(options)
     explainer = new_explainer(options, explainee).to(device)
+    if options.class_conditional:
+        print(f"starts from {start_from_plain(options, explainer) or 'a fresh head'}")
     plan = make_plan(options, len(train))
     names = {
         key: hashlib.sha256("\n".join(images.names[i] for i in chosen).encode()).hexdigest()

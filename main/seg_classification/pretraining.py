@@ -17,7 +17,7 @@ from config import UserError
 from datasets.base import ImageSet
 from datasets.build import batches
 from main.perturbation_eval.curves import auc, read_class, removal_curve
-from main.seg_classification.questions import answer_losses, draw_questions
+from main.seg_classification.questions import answer_losses, draw_questions, improbable_area
 from models.checkpoints import load_state, replace_file, save_state
 from models.explainee import Explainee
 from models.explainer import Explainer
@@ -179,7 +179,10 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self) -> tuple[dict[str, float], dict[str, Tensor] | None]:
-        """Validation means (losses, `mask_area`, `POS`), and the first batch with its masks."""
+        """Validation means (losses, `mask_area`, `POS`), and the first batch with its masks.
+
+        Of a class-conditional explainer also `improbable_area`, the mask of the least likely class.
+        """
         sums, first = {}, None
         for data in batches(self.val_images, self.val, self.plan.batch_size, self.plan.num_workers):
             images, labels = data["image"].to(self.device), data["label"].to(self.device)
@@ -192,6 +195,8 @@ class Trainer:
             unmasked = read_class(self.explainee, images, scored)
             curve = removal_curve(self.explainee, images, maps, scored, True, unmasked)[1]
             figures = losses | {"mask_area": masks.mean((1, 2, 3)), "POS": auc(curve)}
+            if self.explainer.class_conditional:
+                figures["improbable_area"] = improbable_area(self.explainer, self.explainee, images)
             for name, values in figures.items():
                 sums[name] = sums.get(name, 0.0) + values.sum().item()
             first = first or {"images": images.cpu(), "maps": maps.cpu()}

@@ -10,7 +10,10 @@ from models.losses import Objective, mask_loss
 
 # A class is in the picture if the explainee gives it at least this probability.
 PRESENT = 0.1
-_TOP = 2
+# Absent classes cost a head each and no pass through the explainee, so several are asked for; together they
+# weigh this much of a present one, since the pull to 0 meets no resistance and would take all masks with it.
+_N_LIKELY, _N_OTHER = 2, 4
+_ABSENT_WEIGHT = 0.25
 
 
 @dataclass(frozen=True)
@@ -30,18 +33,17 @@ class Questions:
 def draw_questions(
     explainee, images: Tensor, known: Tensor | None, generator: torch.Generator, threshold: float = PRESENT
 ) -> Questions:
-    """Three classes of each image (fewer where there are no three): two likely ones and one other.
+    """Six classes of each image (fewer where there are no six): two likely ones and four others.
 
     The likely ones are the true classes, where they are known, then the predicted one, then those that the
-    explainee holds for next likely. The other one is drawn at random, from those under `threshold` if there
-    are any. The true and the predicted class are present; any other is if its probability reaches the
-    threshold.
+    explainee holds for next likely. The others are drawn at random, first from those under `threshold`. The
+    true and the predicted class are present; any other is if its probability reaches the threshold.
 
     Args:
         explainee: images to logits.
         images: (B, 3, H, W) in [0, 1].
         known: (B, L) true classes, -1 for none; None to go by the predictions alone.
-        generator: what the random class is drawn with, on the CPU.
+        generator: what the random classes are drawn with, on the CPU.
         threshold: probability that counts as present.
     """
     logits = explainee(images)
@@ -53,31 +55,41 @@ def draw_questions(
         known = known.to(images.device)
         truth = torch.zeros_like(probability).scatter_add_(1, known.clamp(min=0), (known >= 0).float())
         certain = certain + 2 * truth.clamp(max=1)
-    top = (probability + certain).topk(min(_TOP, n_classes)).indices
+    likely = (probability + certain).topk(min(_N_LIKELY, n_classes)).indices
     present = (certain > 0) | (probability >= threshold)
-    if n_classes <= _TOP:
-        return Questions(top, present.gather(1, top))
     chance = torch.rand(probability.shape, generator=generator).to(images.device) - present.float()
-    other = chance.scatter(1, top, -torch.inf).argmax(1, keepdim=True)
-    classes = torch.cat([top, other], 1)
+    chance.scatter_(1, likely, -torch.inf)
+    others = chance.topk(min(_N_OTHER, n_classes - likely.shape[1])).indices
+    classes = torch.cat([likely, others], 1)
     return Questions(classes, present.gather(1, classes))
 
 
 def answer_losses(
     explainer: Explainer, explainee, objective: Objective, images: Tensor, questions: Questions
 ) -> dict[str, Tensor]:
-    """Losses of the masks for all questions, each (B,), the mean over an image's questions.
+    """Losses of the masks for all questions, each (B,).
 
-    For a class that is present the objective; for one that is not the mask loss alone, which pulls to 0.
+    The mean of the objective over the classes that are present, and for those that are not the mask loss
+    alone, which pulls to 0: its mean has a quarter of the weight. `prediction_loss` and `mask_loss` are those
+    of the present ones.
     """
     n_each = questions.classes.shape[1]
     classes, present = questions.classes.flatten(), questions.present.flatten()
     masks = explainer(images, classes)
-    rows = present.nonzero()[:, 0]
-    answered = objective(explainee, images[rows // n_each], masks[rows], classes[rows])
-    size = mask_loss(masks, objective.mask_loss)
-    losses = {"loss": objective.mask_loss_mul * size, "prediction_loss": torch.zeros_like(size)}
-    for name, values in losses.items():
-        losses[name] = values.index_put((rows,), answered[name])
-    losses["mask_loss"] = size
-    return {name: values.view(-1, n_each).mean(1) for name, values in losses.items()}
+    rows, absent = present.nonzero()[:, 0], (~present).nonzero()[:, 0]
+    losses = objective(explainee, images[rows // n_each], masks[rows], classes[rows])
+    losses = {name: _means(values, rows // n_each, len(images)) for name, values in losses.items()}
+    size = _means(mask_loss(masks[absent], objective.mask_loss), absent // n_each, len(images))
+    return losses | {"loss": losses["loss"] + _ABSENT_WEIGHT * objective.mask_loss_mul * size}
+
+
+def _means(values: Tensor, image: Tensor, n_images: int) -> Tensor:
+    """(n_images,) means of the values that belong to each image; 0 where none does."""
+    sums = values.new_zeros(n_images).index_add(0, image, values)
+    return sums / torch.bincount(image, minlength=n_images).clamp(min=1)
+
+
+@torch.no_grad()
+def improbable_area(explainer: Explainer, explainee, images: Tensor) -> Tensor:
+    """(B,) mean mask of the class that the explainee holds for least likely in each image: to be near 0."""
+    return explainer(images, explainee(images).argmin(1)).mean((1, 2, 3))

@@ -243,6 +243,7 @@ def test_a_class_conditional_explainer_is_known_by_its_file_and_answers_in_one_p
     explainee = Explainee.from_name("tiny", tiny_pair.explainee)
     torch.manual_seed(5)
     explainer = Explainer.for_explainee("tiny", explainee, class_conditional=True)
+    torch.nn.init.normal_(explainer.condition.key.weight, std=0.3)
     save_explainer(tmp_path / "best.safetensors", explainer, "tiny", {})
     result = run("--input", photo, "--target-class", "3", "7", explainer=tmp_path / "best.safetensors")
     assert result.code == 0, result.err

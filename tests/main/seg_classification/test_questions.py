@@ -24,31 +24,34 @@ def draw(probability, known=None, seed=0, threshold=0.1):
     return draw_questions(Fixed(probability), images, known, torch.Generator().manual_seed(seed), threshold)
 
 
-def test_predicted_then_runner_up_then_an_improbable_class():
+def test_predicted_then_runner_up_then_improbable_classes():
+    rest = [0.025] * 4
     for seed in range(10):
-        asked = draw([[0.02, 0.6, 0.3, 0.03, 0.05], [0.9, 0.02, 0.03, 0.02, 0.03]], seed=seed)
-        assert asked.classes[0, :2].tolist() == [1, 2] and asked.present[0].tolist() == [True, True, False]
-        assert asked.classes[0, 2] in (0, 3, 4)
-        assert asked.classes[1, 0] == 0 and asked.present[1].tolist() == [True, False, False]
-        assert len(set(asked.classes[1].tolist())) == 3
+        asked = draw([[0.02, 0.58, 0.3, *rest], [0.9, 0.0, 0.04, 0.01, 0.02, 0.02, 0.01]], seed=seed)
+        assert asked.classes[0, :2].tolist() == [1, 2]
+        assert asked.present[0].tolist() == [True, True] + [False] * 4
+        assert asked.classes[1, :2].tolist() == [0, 2], "the runner-up is asked for though it is absent"
+        assert asked.present[1].tolist() == [True] + [False] * 5
+        assert all(len(set(row.tolist())) == 6 for row in asked.classes)
 
 
 def test_true_classes_come_first_and_are_present_however_improbable():
-    asked = draw([[0.9, 0.02, 0.03, 0.02, 0.03]] * 3, known=[[3, -1], [4, 1], [0, -1]])
-    assert asked.classes[0, :2].tolist() == [3, 0] and asked.present[0].tolist() == [True, True, False]
+    row = [0.88, 0.02, 0.03, 0.02, 0.03, 0.01, 0.005, 0.005]
+    asked = draw([row] * 3, known=[[3, -1], [4, 1], [0, -1]])
+    assert asked.classes[0, :2].tolist() == [3, 0] and asked.present[0, :2].all()
     assert sorted(asked.classes[1, :2].tolist()) == [1, 4] and asked.present[1, :2].all()
-    assert asked.classes[1, 2] != 0, "the predicted class is not absent"
-    assert asked.classes[2].tolist()[:1] == [0] and asked.present[2].tolist() == [True, False, False]
+    assert 0 not in asked.classes[1, 2:], "the predicted class is not absent"
+    assert asked.classes[2, 0] == 0 and asked.present[2].tolist() == [True] + [False] * 5
 
 
 def test_every_absent_class_is_drawn_and_the_draw_depends_on_the_generator_alone():
-    row = [[0.5, 0.4, 0.04, 0.03, 0.03]]
-    drawn = {int(draw(row, seed=seed).classes[0, 2]) for seed in range(40)}
-    assert drawn == {2, 3, 4}
+    row = [[0.5, 0.4] + [0.0125] * 8]
+    drawn = {c for seed in range(40) for c in draw(row, seed=seed).classes[0, 2:].tolist()}
+    assert drawn == set(range(2, 10))
     assert torch.equal(draw(row, seed=3).classes, draw(row, seed=3).classes)
 
 
-def test_a_class_that_must_be_taken_though_it_is_probable_counts_as_present():
+def test_classes_that_must_be_taken_though_they_are_probable_count_as_present():
     asked = draw([[0.4, 0.35, 0.25]])
     assert asked.classes.tolist() == [[0, 1, 2]] and asked.present.all()
 
@@ -69,12 +72,13 @@ def test_losses_are_the_objective_for_present_classes_and_the_mask_alone_for_abs
     assert 0 < questions.present.sum() < questions.present.numel()
     losses = answer_losses(explainer, explainee, objective, images, questions)
     for row in range(2):
-        expected = []
+        found, vanishing = [], []
         for c, present in zip(questions.classes[row], questions.present[row], strict=True):
             mask = explainer(images[row][None], c[None])
             one = objective(explainee, images[row][None], mask, c[None])["loss"]
-            expected.append(one[0] if present else 7.0 * mask.mean())
-        torch.testing.assert_close(losses["loss"][row], torch.stack(expected).mean(), rtol=1e-4, atol=1e-5)
+            (found if present else vanishing).append(one[0] if present else 7.0 * mask.mean())
+        expected = torch.stack(found).mean() + 0.25 * torch.stack(vanishing).mean()
+        torch.testing.assert_close(losses["loss"][row], expected, rtol=1e-4, atol=1e-5)
     losses["loss"].sum().backward()
     assert explainer.condition.query.weight.grad is not None
 

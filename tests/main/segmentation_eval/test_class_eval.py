@@ -139,6 +139,7 @@ def run(run_script, tiny_pair, places, tmp_path):
     explainee = Explainee.from_name("tiny", tiny_pair.explainee)
     torch.manual_seed(5)
     explainer = Explainer.for_explainee("tiny", explainee, class_conditional=True)
+    torch.nn.init.normal_(explainer.condition.key.weight, std=0.3)
     save_explainer(tmp_path / "asked" / "best.safetensors", explainer, "tiny", {})
 
     def go(*argv, explainer=tmp_path / "asked"):
