@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 import config
+from main import pair
 from main.seg_classification import pretraining, run_seg_cls, run_seg_cls_opt
 from models.checkpoints import load_safetensors
 from models.explainee import Explainee
@@ -183,5 +184,5 @@ def test_bad_input(start, tmp_path, monkeypatch, argv, message):
 
 
 def test_missing_images_are_told_before_weights_are_looked_for(run_script, places, monkeypatch):
-    monkeypatch.setattr(run_seg_cls, "load_explainee", lambda options: pytest.fail("weights were loaded"))
+    monkeypatch.setattr(pair, "load_explainee", lambda options: pytest.fail("weights were loaded"))
     assert str(config.IMAGENET_VAL) in run_script(run_seg_cls).error

@@ -13,7 +13,7 @@ from config import FinetuneOptions
 from datasets.digits import DigitsOnPhotos
 from datasets.manifest import write_manifest
 from datasets.mask_files import read_unit, unit_files
-from main import mask_run
+from main import mask_run, pair
 from main.pair import objective
 from main.seg_classification import run_seg_cls_opt
 from main.seg_classification.finetuning import Settings, finetune
@@ -322,7 +322,7 @@ def test_missing_images_and_explainers_are_told_before_weights_are_looked_for(
     run_script, places, monkeypatch
 ):
     """Which may mean a download of hundreds of MB."""
-    monkeypatch.setattr(run_seg_cls_opt, "load_explainee", lambda options: pytest.fail("weights were loaded"))
+    monkeypatch.setattr(pair, "load_explainee", lambda options: pytest.fail("weights were loaded"))
     error = run_script(run_seg_cls_opt).error
     assert str(config.IMAGENET_VAL) in error and "--images-path" in error
     error = run_script(run_seg_cls_opt, "--images-path", "digits").error
