@@ -135,6 +135,7 @@ def test_a_folder_of_pictures(run, write_images, tmp_path):
     folder = write_images(["a.png", "b.png", "b.jpg"])
     result = run("--input", folder, folder / "a.png")
     assert len(unit_files(written(result)[0])) == 3
+    assert written(result)[0].name == f"explain-{folder.name}-tiny-pltx"
     assert [line for line in result.out.splitlines() if line in ("a.png", "b.jpg", "b.png")] == [
         "a.png", "b.jpg", "b.png",
     ]  # fmt: skip

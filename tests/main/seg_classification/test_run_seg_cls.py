@@ -167,13 +167,16 @@ def test_too_few_images_per_class(run_script, tiny_pair, places, write_images):
 @pytest.mark.parametrize(
     "argv, message",
     [
-        (["--images-path", "nowhere"], "no such folder of images: nowhere"),
+        (["--images-path", "nowhere"], "--images-path nowhere: no such file or folder"),
         (["--train-images", 100000], "there are only 24000"),
         (["--n-epochs", 0], "must be at least 1"),
-        (["--train-manifest", "nowhere.csv"], "no such manifest: nowhere.csv"),
+        (["--train-manifest", "nowhere.csv"], "nowhere.csv: no such file or folder"),
         (["--train-split", "all"], "digits have no split 'all'"),
         (["--explainer-model-n-first-layers-to-freeze", 9], "'tiny' has 2 layers"),
-        (["--explainee-checkpoint", "nowhere.pth"], "no such weights file: nowhere.pth"),
+        (
+            ["--explainee-checkpoint", "nowhere.pth"],
+            "--explainee-checkpoint nowhere.pth: no such file or folder",
+        ),
         (["--mask-loss-mul", "inf"], "the loss is not finite at step 0"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",

@@ -286,15 +286,18 @@ def test_unreadable_image_keeps_what_was_made(ltx, write_images, tmp_path):
 @pytest.mark.parametrize(
     "flags, message",
     [
-        (["--images-path", "nowhere"], "no such folder of images: nowhere"),
+        (["--images-path", "nowhere"], "--images-path nowhere: no such file or folder"),
         (
             ["--explainer-checkpoint", "nowhere"],
-            "--explainer-checkpoint nowhere: no such file or training run",
+            "--explainer-checkpoint nowhere: no such file or folder",
         ),
-        (["--explainee-checkpoint", "nowhere.pth"], "no such weights file: nowhere.pth"),
+        (
+            ["--explainee-checkpoint", "nowhere.pth"],
+            "--explainee-checkpoint nowhere.pth: no such file or folder",
+        ),
         (["--explainee-model-name", "vit_bse_224"], "nearest names: vit_base_224"),
         (["--explainer-model-name", "test_vitt"], "nearest names: test_vit"),
-        (["--manifest", "nowhere.csv"], "no such manifest: nowhere.csv"),
+        (["--manifest", "nowhere.csv"], "nowhere.csv: no such file or folder"),
         (["--split", "validation"], "digits have no split 'validation'"),
         (["--max-images", "0"], "no images are left"),
         (["--finetune-lr", "fast"], "--finetune-lr fast: wanted a number or 'released'"),
