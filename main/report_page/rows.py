@@ -46,8 +46,7 @@ class Row:
     @property
     def method(self) -> str:
         """What made the maps: `ltx` for all of LTX's variants, else the variant's own name."""
-        method = self.run.record.get("method")
-        return method if method == "ltx" else self.variant
+        return "ltx" if self.run.record.get("method") in ("ltx", "pltx") else self.variant
 
     @property
     def oracle(self) -> bool:
