@@ -195,7 +195,10 @@ def sanity_table(comparison: Comparison, statistics: Statistics) -> Table | None
         "paired 95% interval, ▼: behind, ·: level."
     ]
     if unchanged:
-        notes.append(f"Not changed at all: {', '.join(unchanged)}. These maps do not ask the explainee.")
+        notes.append(
+            f"Not changed at all: {', '.join(unchanged)}. These maps do not ask the explainee; pLTX asks its "
+            "explainer alone."
+        )
     return Table(
         "sanity",
         "Sanity check: the same methods on models with random weights",
