@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from config import ALIASES, ExplaineeOptions, ExplainerOptions, PairOptions, UserError
+from config import ALIASES, DIGITS, ExplaineeOptions, ExplainerOptions, PairOptions, UserError
 from datasets.base import ImageSet
-from datasets.build import DIGITS, open_images, open_segmentation
+from datasets.build import open_images, open_segmentation
 from datasets.imagenet import check_labels
 from models.explainee import Explainee
 from models.explainer import Explainer
@@ -20,6 +20,9 @@ from models.published import holds_pair
 from models.registry import input_size
 
 log = logging.getLogger(__name__)
+
+# Metadata of an explainer that was pretrained for a model with random weights.
+RANDOMISED_EXPLAINEE = "randomised_explainee"
 
 
 def explainer_name(options: PairOptions) -> str:

@@ -15,12 +15,13 @@ sys.path[0] = sys.path[0] if __package__ else str(Path(__file__).parents[2])
 
 from config import PretrainOptions
 from main import cli
-from main.pair import check_images, load_explainee
-from main.seg_classification.pretrain_run import pretrain
 
 
 def main(options: PretrainOptions) -> tuple[Path, dict]:
     """Trains and reports the best epoch."""
+    from main.pair import check_images, load_explainee
+    from main.seg_classification.pretrain_run import pretrain
+
     device = cli.pick_device(options.device)
     check_images(options)
     explainee = load_explainee(options).to(device)

@@ -184,5 +184,5 @@ def test_ltx_goes_on_from_there(run, caplog):
 
 def test_mistakes(run, tiny_pair, tmp_path):
     assert "knows of no classes" in run(explainer=tiny_pair.explainer).error
-    assert "no pLTX explainer" in run("--plain-checkpoint", tmp_path / "nothing").error
+    assert "no such file" in run("--plain-checkpoint", tmp_path / "nothing").error
     assert "no such method" in run("--method", "grad_camp").error
