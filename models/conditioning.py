@@ -17,6 +17,9 @@ _WIDTH = 128
 class ClassCondition(nn.Module):
     """Asks features (B, ..., dim) for a class: a scale and a shift of their channels, and a logit per place.
 
+    In a plain transformer the class enters earlier too, added to all tokens where `entry` stands: the blocks
+    after it can then look for what makes up the class.
+
     The logit is a learned product of feature and row; where both are as wide, plus a weighted one, which for
     the explainee's own pooled features is its class activation map. Scale, shift and learned product start at
     zero, the weights too unless the features are pooled: training starts from the plain explainer, and that
@@ -27,9 +30,10 @@ class ClassCondition(nn.Module):
             classes, whose embeddings are learned.
         dim: channels of the features.
         pooled: the classifier reads the mean of such features (a CNN's, say), not a token beside them.
+        entry: number of the block before which the class is added to the tokens, None for none.
     """
 
-    def __init__(self, rows: Tensor | int, dim: int, pooled: bool = False):
+    def __init__(self, rows: Tensor | int, dim: int, pooled: bool = False, entry: int | None = None):
         super().__init__()
         self.kind = LEARNED if isinstance(rows, int) else CLASSIFIER
         if self.kind == LEARNED:
@@ -40,7 +44,8 @@ class ClassCondition(nn.Module):
         self.query = nn.Linear(row_dim, _WIDTH)
         self.film = nn.Linear(_WIDTH, 2 * dim)
         self.key = nn.Linear(dim, _WIDTH)
-        for layer in (self.film, self.key):
+        self.entry, self.enter = entry, None if entry is None else nn.Linear(_WIDTH, dim)
+        for layer in filter(None, (self.film, self.key, self.enter)):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
         aligned = self.kind == CLASSIFIER and row_dim == dim
@@ -51,6 +56,11 @@ class ClassCondition(nn.Module):
     def num_classes(self) -> int:
         """Classes that can be asked for."""
         return self.rows.shape[0]
+
+    def ask(self, tokens: Tensor, classes: Tensor) -> Tensor:
+        """Adds the classes (B * k,) to tokens (B, N, dim), which gives (B * k, N, dim)."""
+        asked = self.enter(self.query(F.embedding(classes, self.rows)))
+        return tokens.repeat_interleave(len(classes) // len(tokens), 0) + asked[:, None]
 
     def forward(self, features: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
         """Features (B, ..., dim) and classes (B,) to features of that shape and logits (B, ..., 1)."""

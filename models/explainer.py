@@ -5,6 +5,7 @@ import logging
 import math
 
 import torch
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -69,13 +70,16 @@ class Explainer(nn.Module):
         self._safe_channels_last = not _has_narrow_strided_convolution(self.backbone)
         self.to(device := next(backbone.parameters()).device)
         blank = torch.zeros(1, 3, *spec.size, device=device)
+        self.condition: ClassCondition | None = None
         with torch.no_grad():
-            features = self._features(blank)
+            features = self._features(blank, None)
         self.has_tokens = features.dim() == 3 or self._channels_last(features)
         self.head = self._make_head(features).to(device)
         dim = features.shape[-1 if self.has_tokens else 1]
-        pooled = features.dim() == 4 or getattr(backbone, "global_pool", "") == "avg"
-        self.condition = None if class_rows is None else ClassCondition(class_rows, dim, pooled).to(device)
+        if class_rows is not None:
+            pooled = features.dim() == 4 or getattr(backbone, "global_pool", "") == "avg"
+            entry = len(backbone.blocks) // 2 if isinstance(backbone, VisionTransformer) else None
+            self.condition = ClassCondition(class_rows, dim, pooled, entry).to(device)
         self._freeze(n_first_layers_to_freeze, features.dim() == 3)
         with torch.no_grad():
             self.grid = tuple(self(blank, torch.zeros(1, dtype=torch.long, device=device)).shape[-2:])
@@ -170,6 +174,8 @@ class Explainer(nn.Module):
         Raises:
             UserError: a class-conditional explainer without classes.
         """
+        if classes is None and self.condition is not None:
+            raise UserError(f"'{self.name}' is class-conditional: pass the class to explain in each image")
         if images.shape[-2:] != self.input_size:
             images = F.interpolate(
                 images, self.input_size, mode="bilinear", align_corners=False, antialias=True
@@ -177,7 +183,7 @@ class Explainer(nn.Module):
         normalised = (images - self.mean) / self.std
         if not self.has_tokens and self._safe_channels_last:
             normalised = normalised.contiguous(memory_format=torch.channels_last)  # faster convolutions
-        logits = self._head_logits(self._features(normalised), classes)
+        logits = self._head_logits(self._features(normalised, classes), classes)
         if self.activation == "sigmoid":
             return logits.sigmoid()
         if self.activation == "relu":
@@ -189,10 +195,18 @@ class Explainer(nn.Module):
         """Parameters that training changes, by name."""
         return {name: value for name, value in self.named_parameters() if value.requires_grad}
 
-    def _features(self, normalised: Tensor) -> Tensor:
+    def _features(self, normalised: Tensor, classes: Tensor | None) -> Tensor:
         for part in self._keeping:
             part.attention_bias_cache = {}
-        return self.backbone.forward_features(normalised)
+        if self.condition is None or self.condition.entry is None:
+            return self.backbone.forward_features(normalised)
+        handle = self.backbone.blocks[self.condition.entry].register_forward_pre_hook(
+            lambda block, inputs: (self.condition.ask(inputs[0], classes), *inputs[1:])
+        )
+        try:
+            return self.backbone.forward_features(normalised)
+        finally:
+            handle.remove()
 
     def _channels_last(self, features: Tensor) -> bool:
         return features.dim() == 4 and getattr(self.backbone, "output_fmt", "NCHW") == "NHWC"
@@ -215,10 +229,8 @@ class Explainer(nn.Module):
         h, w = self._token_grid(features.shape[1])
         return logits.transpose(1, 2).unflatten(2, (h, w))
 
-    def _asked(self, features: Tensor, classes: Tensor | None) -> Tensor:
+    def _asked(self, features: Tensor, classes: Tensor) -> Tensor:
         """Logits in the head's own layout, for each class that is asked about."""
-        if classes is None:
-            raise UserError(f"'{self.name}' is class-conditional: pass the class to explain in each image")
         if len(classes) != len(features):
             features = features.repeat_interleave(len(classes) // len(features), 0)
         axis = -1 if self.has_tokens else 1

@@ -10,10 +10,9 @@ from models.losses import Objective, mask_loss
 
 # A class is in the picture if the explainee gives it at least this probability.
 PRESENT = 0.1
-# Absent classes cost a head each and no pass through the explainee, so several are asked for; together they
-# weigh this much of a present one, since the pull to 0 meets no resistance and would take all masks with it.
-_N_LIKELY, _N_OTHER = 2, 4
-_ABSENT_WEIGHT = 0.25
+_N_LIKELY, _N_OTHER = 2, 1
+# The pull to 0 of absent classes meets no resistance; at full weight it takes all masks with it.
+ABSENT_WEIGHT = 0.5
 
 
 @dataclass(frozen=True)
@@ -33,11 +32,11 @@ class Questions:
 def draw_questions(
     explainee, images: Tensor, known: Tensor | None, generator: torch.Generator, threshold: float = PRESENT
 ) -> Questions:
-    """Six classes of each image (fewer where there are no six): two likely ones and four others.
+    """Three classes of each image (fewer where there are no three): two likely ones and one other.
 
     The likely ones are the true classes, where they are known, then the predicted one, then those that the
-    explainee holds for next likely. The others are drawn at random, first from those under `threshold`. The
-    true and the predicted class are present; any other is if its probability reaches the threshold.
+    explainee holds for next likely. The other is drawn at random, from those under `threshold` if there are
+    any. The true and the predicted class are present; any other is if its probability reaches the threshold.
 
     Args:
         explainee: images to logits.
@@ -70,7 +69,7 @@ def answer_losses(
     """Losses of the masks for all questions, each (B,).
 
     The mean of the objective over the classes that are present, and for those that are not the mask loss
-    alone, which pulls to 0: its mean has a quarter of the weight. `prediction_loss` and `mask_loss` are those
+    alone, which pulls to 0, its mean at `ABSENT_WEIGHT`. `prediction_loss` and `mask_loss` are those
     of the present ones.
     """
     n_each = questions.classes.shape[1]
@@ -80,7 +79,7 @@ def answer_losses(
     losses = objective(explainee, images[rows // n_each], masks[rows], classes[rows])
     losses = {name: _means(values, rows // n_each, len(images)) for name, values in losses.items()}
     size = _means(mask_loss(masks[absent], objective.mask_loss), absent // n_each, len(images))
-    return losses | {"loss": losses["loss"] + _ABSENT_WEIGHT * objective.mask_loss_mul * size}
+    return losses | {"loss": losses["loss"] + ABSENT_WEIGHT * objective.mask_loss_mul * size}
 
 
 def _means(values: Tensor, image: Tensor, n_images: int) -> Tensor:

@@ -23,15 +23,17 @@ sys.path[0] = sys.path[0] if __package__ else str(Path(__file__).parents[2])
 
 import config
 from config import ClassEvalOptions
-from datasets.imagenet import check_labels
-from main import cli, results
-from main.pair import explainer_name, load_explainee
-from main.segmentation_eval.class_eval import PROTOCOL, evaluate, open_pictures
-from models.registry import pair_folder
+from main import cli
 
 
 def main(options: ClassEvalOptions) -> tuple[Path, dict]:
     """Makes the maps, measures them and prints the table."""
+    from datasets.imagenet import check_labels
+    from main import results
+    from main.pair import explainer_name, load_explainee
+    from main.segmentation_eval.class_eval import PROTOCOL, evaluate, open_pictures
+    from models.registry import pair_folder
+
     device = cli.pick_device(options.device)
     images = open_pictures(options)
     explainee = load_explainee(options).to(device)

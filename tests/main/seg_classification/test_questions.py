@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from main.seg_classification.questions import answer_losses, draw_questions
+from main.seg_classification.questions import ABSENT_WEIGHT, answer_losses, draw_questions
 from models.explainer import class_rows_of
 from models.losses import Objective
 
@@ -29,10 +29,10 @@ def test_predicted_then_runner_up_then_improbable_classes():
     for seed in range(10):
         asked = draw([[0.02, 0.58, 0.3, *rest], [0.9, 0.0, 0.04, 0.01, 0.02, 0.02, 0.01]], seed=seed)
         assert asked.classes[0, :2].tolist() == [1, 2]
-        assert asked.present[0].tolist() == [True, True] + [False] * 4
+        assert asked.present[0].tolist() == [True, True, False]
         assert asked.classes[1, :2].tolist() == [0, 2], "the runner-up is asked for though it is absent"
-        assert asked.present[1].tolist() == [True] + [False] * 5
-        assert all(len(set(row.tolist())) == 6 for row in asked.classes)
+        assert asked.present[1].tolist() == [True, False, False]
+        assert all(len(set(row.tolist())) == 3 for row in asked.classes)
 
 
 def test_true_classes_come_first_and_are_present_however_improbable():
@@ -41,7 +41,7 @@ def test_true_classes_come_first_and_are_present_however_improbable():
     assert asked.classes[0, :2].tolist() == [3, 0] and asked.present[0, :2].all()
     assert sorted(asked.classes[1, :2].tolist()) == [1, 4] and asked.present[1, :2].all()
     assert 0 not in asked.classes[1, 2:], "the predicted class is not absent"
-    assert asked.classes[2, 0] == 0 and asked.present[2].tolist() == [True] + [False] * 5
+    assert asked.classes[2, 0] == 0 and asked.present[2].tolist() == [True, False, False]
 
 
 def test_every_absent_class_is_drawn_and_the_draw_depends_on_the_generator_alone():
@@ -77,13 +77,13 @@ def test_losses_are_the_objective_for_present_classes_and_the_mask_alone_for_abs
             mask = explainer(images[row][None], c[None])
             one = objective(explainee, images[row][None], mask, c[None])["loss"]
             (found if present else vanishing).append(one[0] if present else 7.0 * mask.mean())
-        expected = torch.stack(found).mean() + 0.25 * torch.stack(vanishing).mean()
+        expected = torch.stack(found).mean() + ABSENT_WEIGHT * torch.stack(vanishing).mean()
         torch.testing.assert_close(losses["loss"][row], expected, rtol=1e-4, atol=1e-5)
     losses["loss"].sum().backward()
     assert explainer.condition.query.weight.grad is not None
 
 
-def test_masks_of_absent_classes_vanish_in_training_and_those_of_present_ones_stay(
+def test_training_makes_masks_follow_the_class_and_shrinks_those_of_absent_ones(
     linear_explainee, make_explainer
 ):
     """An explainee whose class c is the brightness of the picture's quadrant c; two quadrants are bright."""
@@ -97,19 +97,19 @@ def test_masks_of_absent_classes_vanish_in_training_and_those_of_present_ones_st
             image[:, y : y + 16, x : x + 16] = 1
     explainee = linear_explainee(weight)
     explainer = make_explainer("vit", class_rows=weight.flatten(1))
-    optimizer = torch.optim.AdamW(explainer.trainable().values(), lr=2e-3)
+    optimizer = torch.optim.AdamW(explainer.trainable().values(), lr=3e-4)
     classes = torch.arange(4).repeat(6, 1)
     present = torch.tensor([[c in pair for c in range(4)] for pair in pairs])
     for step in range(300):
         generator = torch.Generator().manual_seed(step)
         questions = draw_questions(explainee, images, None, generator)
         assert torch.equal(questions.present, present.gather(1, questions.classes))
-        losses = answer_losses(explainer, explainee, Objective("l1", 3.0), images, questions)
+        losses = answer_losses(explainer, explainee, Objective("l1", 0.3), images, questions)
         optimizer.zero_grad()
         losses["loss"].mean().backward()
         optimizer.step()
     masks = explainer(images, classes.flatten()).detach()[:, 0].view(6, 4, 4, 4)
     means = masks.mean((2, 3))
-    assert means[~present].mean() < 0.2 * means[present].mean()
+    assert means[~present].mean() < 0.6 * means[present].mean()
     quadrants = masks.unflatten(3, (2, 2)).unflatten(2, (2, 2)).mean((3, 5)).flatten(2)
     assert (quadrants.argmax(2) == classes)[present].float().mean() > 0.9
