@@ -9,11 +9,14 @@ from torch import Tensor, nn
 
 from config import UserError
 from models.folding import fold_batch_norm
+from models.precision import logits_of
 from models.registry import InputSpec, create_model, input_spec, load_pretrained
 
 
 class Explainee(nn.Module):
     """A classifier of images in [0, 1], frozen, in eval mode; gradients reach its input, never its weights.
+
+    With its attribute `precision` set to `bf16` it computes under autocast; its logits are float32 always.
 
     Args:
         model: module from normalised images (B, 3, H, W) to logits (B, C).
@@ -34,6 +37,7 @@ class Explainee(nn.Module):
         super().__init__()
         self.model = model.requires_grad_(False)
         self.name, self.spec, self.checkpoint = name, spec, checkpoint
+        self.precision = "float32"
         self.multi_label = multi_label
         self.input_size = spec.size
         self.register_buffer("mean", torch.tensor(spec.mean).view(1, -1, 1, 1), persistent=False)
@@ -108,6 +112,11 @@ class Explainee(nn.Module):
             raise UserError(f"'{explainee.name}' has one logit; pass multi_label=True for a sigmoid output")
         return explainee
 
+    @property
+    def runs_folded(self) -> bool:
+        """Whether its batch norms are part of its convolutions while it runs, see `models.folding`."""
+        return self._folded is not None
+
     @cached_property
     def num_classes(self) -> int:
         """Number of logits."""
@@ -122,5 +131,4 @@ class Explainee(nn.Module):
         """Images (B, 3, H, W) in [0, 1] to logits (B, C)."""
         # Convolutions are up to twice as fast on this layout, on CPUs too.
         normalised = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        output = (self._folded or self.model)(normalised)
-        return output if isinstance(output, Tensor) else output.logits
+        return logits_of(self._folded or self.model, normalised, self.precision)
