@@ -132,6 +132,32 @@ def read_unit(path: Path) -> MaskUnit:
     return unit
 
 
+def read_map(folder: Path, position: int, variant: str, size: tuple[int, int]) -> Tensor:
+    """One saliency map (H, W), read without the others of its mask file.
+
+    Args:
+        folder: the run folder.
+        position: of the image in the run's manifest.
+        variant: which of the maps.
+        size: (H, W) that token masks are upsampled to.
+
+    Raises:
+        UserError: it has not been made, or the file is damaged.
+    """
+    path = unit_holding(folder, position)
+    try:
+        with h5py.File(path, "r") as file:
+            row = np.flatnonzero(file["index"][()] == position)[:1]
+            groups = [name for name in ("token_mask", "saliency") if variant in file.get(name, {})]
+            values = file[f"{groups[0]}/{variant}"][row] if groups and row.size else None
+    except Exception as error:  # a damaged file may raise anything
+        raise UserError(f"cannot read mask file {path}: {error}; delete it and make it again") from error
+    if values is None:
+        raise UserError(f"{path} holds no map '{variant}' of image {position}")
+    unit = MaskUnit(row, row, **{groups[0] + ("s" if groups[0] == "token_mask" else ""): {variant: values}})
+    return unit.maps(variant, size)[0]
+
+
 def unit_files(folder: Path) -> list[Path]:
     """The mask files of a run folder, in order.
 

@@ -4,7 +4,7 @@
     python main/demo.py --explainee-model-name efficientnet_lite0 --images-path DIR
 
 Without arguments: digits on photographs, a few CPU minutes. What is there already is not made again: delete
-`data/results/demo-<explainee>` to start afresh.
+`data/results/demo-<explainee>` to start afresh. Ends in that folder's `report.html`.
 """
 
 import sys
@@ -36,6 +36,7 @@ def main(options: DemoOptions) -> tuple[Path, dict]:
         means = {name: means[name] | scores for name, scores in results.means_of(rows).items()}
     print("best_pos looked at POS to choose its step; the other rows have looked at no metric.")
     print(f"pictures: {cli.display_path(demo.write_pictures())}")
+    print(f"report: {cli.display_path(demo.write_report())} (opens in any browser, from disk)")
     return folder, means
 
 

@@ -12,6 +12,7 @@ from config import (
     FinetuneOptions,
     PerturbationOptions,
     PretrainOptions,
+    ReportOptions,
     SegmentationOptions,
     UserError,
 )
@@ -24,6 +25,7 @@ from main.mask_run import UnitInput, choose_images, make_masks
 from main.pair import explainee_record, load_explainee, objective, open_image_set, pretrained_explainer
 from main.perturbation_eval import evaluator as perturbation
 from main.pictures import CELL_TITLES, cells, write_sheet
+from main.report_page.report_run import make_report
 from main.seg_classification.finetuning import Settings, finetune
 from main.seg_classification.ltx_run import run_ltx
 from main.seg_classification.pretrain_run import pretrain
@@ -152,6 +154,19 @@ class Demo:
             more = self._two_digit_rows()
             rows, captions = rows + more[0], captions + more[1]
         write_sheet(path, rows, CELL_TITLES, captions)
+        return path
+
+    def write_report(self) -> Path:
+        """All methods on one page, and their tables as Markdown and LaTeX beside it."""
+        runs = [self.folder / name for name in ("baselines", "oracle", "ltx")]
+        path = self.folder / "report.html"
+        make_report(
+            ReportOptions(
+                runs=tuple(str(run) for run in runs if run.is_dir()),
+                output=path,
+                title=f"LTX on {'digits' if self.on_digits else 'photographs'}, the demo",
+            )
+        )
         return path
 
     def _explained_rows(self):

@@ -104,13 +104,18 @@ def curves_figure(
                 x = axes[name] if axes else np.arange(len(y)) / 10
                 panel.plot(x, y, label=variant, linewidth=1.2, color=colour)
         panel.set_title(f"{name} curve", fontsize=9)
-        panel.set_xlabel(_AXIS_TITLES.get(name, "share of pixels removed"), fontsize=8)
+        panel.set_xlabel(axis_title(name), fontsize=8)
         panel.set_ylim(-0.02, 1.02)
         panel.grid(alpha=0.3)
     panels[0].set_ylabel(title, fontsize=8)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, fontsize=6, loc="outside right upper")
     return figure
+
+
+def axis_title(name: str) -> str:
+    """What the horizontal axis of a metric's curve shows."""
+    return _AXIS_TITLES.get(name, "share of pixels removed")
 
 
 def plot_curves(

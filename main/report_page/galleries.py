@@ -1,0 +1,195 @@
+"""The page's pictures: the same images under the maps of all rows, and sheets of segmentation."""
+
+import base64
+import io
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+import config
+from config import ReportOptions, UserError
+from datasets.base import ImageSet
+from datasets.build import rebuild
+from datasets.classes import names_of_classes, short_name
+from datasets.mask_files import read_map
+from main.pictures import overlay
+from main.report_page.collect import safe_name
+from main.report_page.rows import Comparison, Row
+from main.report_page.statistics import Statistics
+from main.report_page.tables import number
+from models.masking import min_max
+
+log = logging.getLogger(__name__)
+
+_LONGEST, _SHEET_WIDTH = 224, 760
+_QUALITY = 80
+_IMAGENET_CLASSES = 1000
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture within the page.
+
+    Attributes:
+        source: data URI.
+        alt: what it shows.
+        caption: line below it.
+    """
+
+    source: str
+    alt: str
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class GalleryRow:
+    """One image under the maps of all rows."""
+
+    title: str
+    pictures: Sequence[Picture]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Images by rows, rows of the comparison by columns."""
+
+    columns: Sequence[str]
+    rows: Sequence[GalleryRow]
+
+
+class GalleryMaker:
+    """Reads images and maps of a comparison and draws them.
+
+    Args:
+        comparison: rows and images.
+        statistics: the reference comes first.
+        options: `images_path`.
+    """
+
+    def __init__(self, comparison: Comparison, statistics: Statistics, options: ReportOptions):
+        self.comparison = comparison
+        reference = comparison.row(statistics.reference)
+        others = [row for row in comparison.rows if row is not reference and not row.randomised]
+        self.rows = [reference, *others]
+        self.images = _image_set(reference, options)
+        self.places = {} if self.images is None else {name: i for i, name in enumerate(self.images.names)}
+
+    def gallery(self, chosen: Sequence[int], metric: str | None, note: Callable[[int], str]) -> Gallery:
+        """A gallery of some images of the comparison.
+
+        Args:
+            chosen: their positions.
+            metric: whose value stands below each map.
+            note: further words beside an image.
+        """
+        rows = [self._row(i, metric, note(i)) for i in chosen]
+        return Gallery(["image", *[row.label for row in self.rows]], rows)
+
+    def _row(self, i: int, metric: str | None, note: str) -> GalleryRow:
+        name = self.comparison.images[i]
+        size = tuple(self.rows[0].run.record["input_size"])
+        pixels = None
+        if name in self.places:
+            pixels = self.images[self.places[name]]["image"]
+        pictures = [] if pixels is None else [_picture(pixels.permute(1, 2, 0).numpy(), f"image {name}")]
+        for row in self.rows:
+            saliency = min_max(read_map(row.run.folder, int(row.positions[i]), row.variant, size)[None])[0]
+            ground = torch.full((3, *saliency.shape), 0.5) if pixels is None else pixels
+            caption = ""
+            if metric in row.measures:
+                value = float(row.measures[metric].per_image[i])
+                caption = number(value if np.isfinite(value) else None)
+            pictures.append(
+                _picture(overlay(ground, saliency), f"map of {row.label} for image {name}", caption)
+            )
+        if pixels is None:
+            pictures.insert(0, Picture("", "the image is no longer there"))
+        words = [f"image {name}" if name.isdecimal() else name, self._class_name(i), note]
+        return GalleryRow(" · ".join(word for word in words if word), pictures)
+
+    def _class_name(self, i: int) -> str:
+        label = int(self.comparison.classes[i])
+        if label < 0:
+            return ""
+        explainee = self.rows[0].run.record["explainee"]
+        name = explainee.get("name", "")
+        n_classes = 10 if name == "vit_digits" else _IMAGENET_CLASSES
+        if name in config.ALIASES and not explainee.get("checkpoint") and label < n_classes:
+            words = short_name(names_of_classes(name, n_classes)[label])
+            return f"class {label}" if words == str(label) else f"class {label} ({words})"
+        return f"class {label}"
+
+
+def _image_set(row: Row, options: ReportOptions) -> ImageSet | None:
+    """The run's images, or None (with a warning) where they are no longer there."""
+    described = row.run.record["dataset"]
+    if options.images_path is not None:
+        described = described | {"root": str(options.images_path), "labels": None}
+    try:
+        return rebuild(described, tuple(row.run.record["input_size"]))
+    except (UserError, KeyError, TypeError) as error:
+        if options.images_path is not None:
+            raise UserError(f"--images-path {options.images_path}: {error}") from error
+        log.warning("the galleries show maps without their images: %s; pass --images-path", error)
+        return None
+
+
+def spread(n_images: int, wanted: int) -> list[int]:
+    """Positions of `wanted` images, evenly over the set, so that no one chose them."""
+    wanted = min(wanted, n_images)
+    return [i * n_images // wanted for i in range(wanted)]
+
+
+def most_different(
+    reference: np.ndarray, rival: np.ndarray, higher_is_better: bool, wanted: int
+) -> tuple[list[int], list[int]]:
+    """Images on which the reference is most ahead, and those on which the rival is, the clearest first.
+
+    Args:
+        reference: (N,) values, NaN where an image does not count.
+        rival: (N,).
+        higher_is_better: of the metric.
+        wanted: at most so many of each.
+    """
+    gain = np.where(np.isfinite(reference) & np.isfinite(rival), reference - rival, 0.0)
+    gain = gain if higher_is_better else -gain
+    order = np.argsort(-gain, kind="stable").tolist()
+    ahead = [i for i in order[:wanted] if gain[i] > 0]
+    behind = [i for i in order[::-1][:wanted] if gain[i] < 0]
+    return ahead, behind
+
+
+def sheets(comparison: Comparison) -> list[Picture]:
+    """The sheets that the segmentation evaluator wrote, one per row that has one."""
+    found = []
+    for row in comparison.rows:
+        path = row.folder / f"{row.variant}.png"
+        if not safe_name(row.variant) or not path.is_file():
+            log.warning("%s has no sheet %s.png", row.run.name, row.variant)
+            continue
+        try:
+            with Image.open(path) as image:
+                pixels = image.convert("RGB")
+        except OSError as error:
+            log.warning("cannot read %s: %s", path, error)
+            continue
+        pixels.thumbnail((_SHEET_WIDTH, 10 * _SHEET_WIDTH))
+        found.append(Picture(_data_uri(pixels), f"segmentation sheet of {row.label}", row.label))
+    return found
+
+
+def _picture(pixels: np.ndarray | Tensor, alt: str, caption: str = "") -> Picture:
+    image = Image.fromarray((np.asarray(pixels).clip(0, 1) * 255).round().astype(np.uint8))
+    image.thumbnail((_LONGEST, _LONGEST))
+    return Picture(_data_uri(image), alt, caption)
+
+
+def _data_uri(image: Image.Image) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, format="webp", quality=_QUALITY)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()

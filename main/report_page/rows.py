@@ -1,0 +1,149 @@
+"""The rows of a comparison: methods with their labels, and how to find one."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from config import UserError
+from main.mask_run import RANDOMISED
+from main.report_page.collect import Run
+from main.report_page.measures import Measure
+
+# What an LTX run stores, in the order of its making.
+_LTX_ORDER = ("pltx", "last", "best_loss", "best_pos", "best_neg")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method of a table.
+
+    Attributes:
+        label: unique within the comparison.
+        variant: name in the mask files.
+        run: whose maps.
+        positions: (N,) of each image of the comparison in the run.
+        candidates: how many maps it was chosen from.
+        measures: by metric.
+        folder: results folder, for the sheets of segmentation.
+    """
+
+    label: str
+    variant: str
+    run: Run
+    positions: np.ndarray
+    candidates: int
+    measures: dict[str, Measure]
+    folder: Path
+
+    @property
+    def randomised(self) -> bool:
+        """Made for a model with random weights."""
+        return self.variant.endswith(RANDOMISED)
+
+    @property
+    def oracle(self) -> bool:
+        """The true object masks: a bound, no method."""
+        return self.variant == "oracle"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Rows that can stand in one table.
+
+    Attributes:
+        protocol: `perturbation` or `segmentation`.
+        fill: what replaces removed pixels; None for segmentation.
+        scored_class: `target` or `predicted`.
+        images: names of the N images.
+        left_out: images that some run has and the comparison has not.
+        classes: (N,) class scored, -1 for segmentation.
+        better: `higher_is_better` by metric, in the order of the columns.
+        rows: the methods.
+        gaps: what results runs lack that others have, and the commands that make them.
+    """
+
+    protocol: str
+    fill: str | None
+    scored_class: str
+    images: list[str]
+    left_out: int
+    classes: np.ndarray
+    better: dict[str, bool | None]
+    rows: list[Row]
+    gaps: list[str]
+
+    def row(self, label: str) -> Row:
+        """The row of that label."""
+        return next(row for row in self.rows if row.label == label)
+
+
+def in_order(variants: Sequence[str]) -> list[str]:
+    """LTX's variants in the order of their making, others as they are stored."""
+
+    def place(variant: str) -> int:
+        name = variant.removesuffix(RANDOMISED)
+        return _LTX_ORDER.index(name) if name in _LTX_ORDER else len(_LTX_ORDER)
+
+    return sorted(variants, key=place)
+
+
+def labelled(rows: list[Row]) -> list[Row]:
+    """Rows with unique labels: the variant's name, behind its run's where one was given or is needed.
+
+    Raises:
+        UserError: two rows have the same label all the same.
+    """
+    per_run, variants = defaultdict(int), defaultdict(int)
+    for row in rows:
+        per_run[row.run.name] += 1
+        variants[row.variant] += 1
+
+    def label(row: Row) -> str:
+        if row.run.renamed:
+            alone = per_run[row.run.name] == 1
+            return (
+                row.run.name + (RANDOMISED if row.randomised else "")
+                if alone
+                else f"{row.run.name}/{row.variant}"
+            )
+        return row.variant if variants[row.variant] == 1 else f"{row.run.name}/{row.variant}"
+
+    found = [replace(row, label=label(row)) for row in rows]
+    for i, row in enumerate(found):
+        if row.label in [other.label for other in found[:i]]:
+            raise UserError(f"two rows are called {row.label}; name their runs with NAME=PATH")
+    return found
+
+
+def reference_of(comparison: Comparison, wanted: str | None) -> Row:
+    """The row that others are compared with: `wanted`, else `last`, else `pltx`, else the first.
+
+    Raises:
+        UserError: there is no such row, or there are several.
+    """
+    rows = [row for row in comparison.rows if not row.randomised]
+    if not rows:
+        raise UserError("all maps are of models with random weights; give the runs of the true model too")
+    if wanted is None:
+        for name in ("last", "pltx"):
+            for row in rows:
+                if row.variant == name:
+                    return row
+        return rows[0]
+    return find_row(rows, wanted, "--reference")
+
+
+def find_row(rows: Sequence[Row], wanted: str, flag: str) -> Row:
+    """The row of a label, or of a variant's name that only one row has.
+
+    Raises:
+        UserError: there is no such row, or there are several.
+    """
+    found = [row for row in rows if row.label == wanted] or [row for row in rows if row.variant == wanted]
+    if len(found) == 1:
+        return found[0]
+    labels = ", ".join(row.label for row in (found or rows))
+    raise UserError(f"{flag} {wanted}: {'several rows' if found else 'no such row'}; there are {labels}")

@@ -1,0 +1,208 @@
+"""Tables of a comparison, as plain data that HTML, Markdown and LaTeX are made from."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from main.mask_run import RANDOMISED
+from main.report_page.definitions import definition
+from main.report_page.rows import Comparison, Row
+from main.report_page.statistics import AHEAD, BEHIND, SAME, Statistics
+from main.results import arrow
+
+NOTHING = "–"
+MARKS = {AHEAD: "▲", SAME: "·", BEHIND: "▼"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell.
+
+    Attributes:
+        text: what stands in it.
+        value: what it is sorted by; None sorts last.
+        small: smaller text below, an interval.
+        emphasis: `best` of its column, `best-single` of the rows with one map tried, or nothing.
+        mark: `ahead`, `level`, `behind`, `reference` or nothing.
+    """
+
+    text: str
+    value: float | None = None
+    small: str = ""
+    emphasis: str = ""
+    mark: str = ""
+
+
+@dataclass(frozen=True)
+class Column:
+    """Heading of a column: its name, the better direction and what it means."""
+
+    name: str
+    arrow: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table; the first cell of each row is its label."""
+
+    key: str
+    title: str
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[Cell]]
+    notes: Sequence[str] = field(default_factory=tuple)
+
+
+def number(value: float | None) -> str:
+    """Two decimals."""
+    return NOTHING if value is None else f"{value:.2f}"
+
+
+def signed(value: float) -> str:
+    """Two decimals with a sign, but for zero."""
+    text = f"{value:+.2f}"
+    return "0.00" if float(text) == 0 else text
+
+
+def _columns(better: dict[str, bool | None]) -> list[Column]:
+    return [Column(name, arrow(higher), definition(name)) for name, higher in better.items()]
+
+
+def score_table(
+    key: str, title: str, comparison: Comparison, statistics: Statistics, rows: Sequence[Row] | None = None
+) -> Table:
+    """All rows by all metrics, the best in bold, with intervals and the number of maps tried."""
+    rows = [row for row in comparison.rows if not row.randomised] if rows is None else rows
+    ranked = [row for row in rows if not row.oracle and not row.randomised]
+    best = _best(ranked, comparison, statistics)
+    best_single = _best([row for row in ranked if row.candidates == 1], comparison, statistics)
+    made = []
+    for row in rows:
+        cells = [_label(row, statistics), Cell(str(row.candidates), row.candidates)]
+        for name in comparison.better:
+            cell = _score(statistics, row, name)
+            eligible = row in ranked
+            if eligible and cell.text == best.get(name):
+                cell = _emphasised(cell, "best")
+            elif eligible and row.candidates == 1 and cell.text == best_single.get(name):
+                cell = _emphasised(cell, "best-single")
+            cells.append(cell)
+        made.append(cells)
+    head = [
+        Column("method"),
+        Column("maps tried", "", "how many maps of each image this one was chosen from"),
+    ]
+    return Table(key, title, head + _columns(comparison.better), made, _notes(comparison, rows))
+
+
+def _label(row: Row, statistics: Statistics) -> Cell:
+    return Cell(row.label, mark="reference" if row.label == statistics.reference else "")
+
+
+def _score(statistics: Statistics, row: Row, name: str) -> Cell:
+    figure = statistics.figures[row.label].get(name)
+    if figure is None or figure.mean is None:
+        return Cell(NOTHING)
+    bounds = statistics.intervals[row.label].get(name)
+    small = f"{bounds[0]:.2f} to {bounds[1]:.2f}" if bounds else ""
+    return Cell(number(figure.mean), figure.mean, small)
+
+
+def _emphasised(cell: Cell, emphasis: str) -> Cell:
+    return Cell(cell.text, cell.value, cell.small, emphasis, cell.mark)
+
+
+def _best(rows: Sequence[Row], comparison: Comparison, statistics: Statistics) -> dict[str, str]:
+    """Text of the best figure of each metric that ranks, unless all read alike; ties are all best."""
+    found = {}
+    for name, higher in comparison.better.items():
+        figures = [statistics.figures[row.label].get(name) for row in rows]
+        means = [figure.mean for figure in figures if figure is not None and figure.mean is not None]
+        if higher is not None and (len(rows) == 1 or len(set(map(number, means))) > 1):
+            found[name] = number(max(means) if higher else min(means))
+    return found
+
+
+def _notes(comparison: Comparison, rows: Sequence[Row]) -> list[str]:
+    notes = []
+    if any(row.candidates > 1 for row in rows):
+        notes.append(
+            "Rows with more than one map tried chose theirs among several of the same image: the best of all "
+            "rows is bold, the best of those with a single map underlined where it is another. best_pos "
+            "chose by POS itself, which is then reported; best_loss by the training loss."
+        )
+    if any(row.oracle for row in rows):
+        notes.append("oracle is the true object mask, no method; it is never bold.")
+    stopped = [row.label for row in rows if row.run.record["options"].get("early_stop")]
+    if stopped:
+        notes.append(f"Stopped early, as released: {', '.join(stopped)}.")
+    return notes
+
+
+def difference_table(key: str, comparison: Comparison, statistics: Statistics) -> Table:
+    """How much better the reference is than every other row, with intervals and verdicts."""
+    better = {name: higher for name, higher in comparison.better.items() if higher is not None}
+    made = []
+    for row in comparison.rows:
+        if row.label == statistics.reference or row.randomised:
+            continue
+        tally = statistics.verdicts(row.label)
+        cells = [Cell(row.label)] + [
+            Cell(str(tally[verdict]), tally[verdict]) for verdict in (AHEAD, SAME, BEHIND)
+        ]
+        for name in better:
+            difference = statistics.differences[row.label].get(name)
+            if difference is None:
+                cells.append(Cell(NOTHING))
+                continue
+            small = "" if difference.low is None else f"{signed(difference.low)} to {signed(difference.high)}"
+            cells.append(Cell(signed(difference.value), difference.value, small, mark=difference.verdict))
+        made.append(cells)
+    tally = [
+        Column(verdict, MARKS[verdict], f"metrics on which the reference is {verdict}")
+        for verdict in (AHEAD, SAME, BEHIND)
+    ]
+    return Table(
+        key,
+        f"How much better {statistics.reference} is than each other row",
+        [Column(f"{statistics.reference} against"), *tally, *_columns(better)],
+        made,
+        [
+            "Positive: the reference is better, whichever direction the metric has. ▲ ahead and ▼ behind: "
+            "the paired 95% interval excludes zero; · level: it does not. With many comparisons, one in "
+            "twenty of the truly level ones is marked by chance."
+        ],
+    )
+
+
+def sanity_table(comparison: Comparison, statistics: Statistics) -> Table | None:
+    """Rows of models with random weights under those of the true model; None where there are none."""
+    made, columns = [], _columns(comparison.better)
+    for row in comparison.rows:
+        if not row.randomised:
+            continue
+        true = _true_row(comparison, row)
+        if true is not None:
+            made.append([Cell(true.label)] + [_score(statistics, true, name) for name in comparison.better])
+        made.append([Cell(row.label)] + [_score(statistics, row, name) for name in comparison.better])
+    if not made:
+        return None
+    return Table(
+        "sanity", "Sanity check: the same methods on models with random weights",
+        [Column("method"), *columns], made,
+        [
+            "A map that depends on the model must lose its score when the model's weights are drawn anew "
+            "(Adebayo et al. 2018); the true model scores both."
+        ],
+    )  # fmt: skip
+
+
+def _true_row(comparison: Comparison, row: Row) -> Row | None:
+    """The same method on the true model: of the same name in a table's label, else of the same variant."""
+    label, variant = row.label.removesuffix(RANDOMISED), row.variant.removesuffix(RANDOMISED)
+    for found in (
+        [other for other in comparison.rows if other.label == label],
+        [other for other in comparison.rows if other.variant == variant],
+    ):
+        if found:
+            return found[0]
+    return None
