@@ -453,7 +453,7 @@ class PerturbationOptions(RunOptions, ShardOptions):
         None, "leave out the images that this CSV lists (those trained on, say)", metavar="FILE"
     )
     batch_size: int | None = option(
-        None, "images through the explainee at once (default: 64 on CPU, 256 on GPU)", free=True
+        None, "images through the explainee at once (default: 32 on CPU, 256 on GPU)", free=True
     )
 
 

@@ -14,7 +14,7 @@ from datasets.base import ImageSet
 from datasets.build import batches
 from datasets.mask_files import MaskUnit
 from main import results
-from main.perturbation_eval.curves import read_class
+from main.perturbation_eval.curves import default_batch, read_class
 from main.perturbation_eval.metrics import Metric
 from main.perturbation_eval.view import MapView
 from models.explainee import Explainee
@@ -87,7 +87,7 @@ class UnitScorer:
     @property
     def batch_size(self) -> int:
         """Images that go through the explainee at once."""
-        return self.options.batch_size or (256 if self.device.type == "cuda" else 64)
+        return self.options.batch_size or default_batch(self.device)
 
     def _score_batch(
         self, unit: MaskUnit, scored: np.ndarray, start: int, batch: dict

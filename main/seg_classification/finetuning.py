@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from main.perturbation_eval.curves import read_class
+from main.perturbation_eval.curves import default_batch, read_class
 from main.seg_classification.scoring import StepScorer
 from main.seg_classification.stacked import StackedExplainer
 from models.explainer import Explainer
@@ -30,7 +30,7 @@ class Settings:
         optimize_by_pos: keep the lowest POS, else the highest NEG.
         early_stop: end an image at POS under 6 or NEG over 89; only `pltx` and the best are kept (released).
         slots: images side by side.
-        scoring_batch: images that go through the explainee at once while scoring.
+        scoring_batch: images that go through the explainee at once while scoring (default: by device).
         shortcuts: skip the scoring that cannot change the selection.
         select: score the steps; False leaves the best by POS or NEG out, and saves most of the time.
         schedule: rate by update instead of `lr`.
@@ -44,7 +44,7 @@ class Settings:
     optimize_by_pos: bool = True
     early_stop: bool = False
     slots: int = 16
-    scoring_batch: int = 64
+    scoring_batch: int | None = None
     shortcuts: bool = True
     select: bool = True
     schedule: Callable[[int], float] | None = None
@@ -140,7 +140,7 @@ class _Queue:
 
 def _scorer(explainee, images: Tensor, scored: Tensor, settings: Settings) -> StepScorer:
     """Scorer of all images, each read once unmasked."""
-    size = settings.scoring_batch
+    size = settings.scoring_batch or default_batch(images.device)
     parts = zip(images.split(size), scored.split(size), strict=True)
     correct = torch.cat([read_class(explainee, pixels, classes)[1] for pixels, classes in parts])
     return StepScorer(

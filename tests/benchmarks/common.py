@@ -59,10 +59,10 @@ def load_pair(key: str) -> tuple[Explainee, Explainer]:
 
 
 def in_precision(module: nn.Module, precision: str) -> nn.Module:
-    """A copy of an explainee or explainer that computes in a precision."""
+    """A copy of an explainee (sped up, as a run does) or of an explainer, in a precision."""
     module = copy.deepcopy(module)
     module.precision = precision
-    return module
+    return module.speed_up(precision) if isinstance(module, Explainee) else module
 
 
 class PlainExplainee(nn.Module):

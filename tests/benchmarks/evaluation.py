@@ -2,19 +2,30 @@
 
     python tests/benchmarks/evaluation.py [--pairs digits] [--images-path DIR]
 
-The plain side takes one image at a time and one pass per step: the image, the image times its map (as it is and
-scaled), ten removals from the most salient pixel on and ten from the least: POS, NEG, DEL, INS, ADP, PIC and
-their scaled variants. Ours is `MapView` with the same metrics. Both sides in turn, same threads. The plain side
-computes in float32 with the explainee as published; `ratio_same_explainee` lets it use ours (folded).
+The plain side takes one image at a time and one pass per step: the image, the image times its map (as it is
+and scaled), ten removals from the most salient pixel on and ten from the least: POS, NEG, DEL, INS, ADP, PIC
+and their scaled variants. Ours is `MapView` with the same metrics. Both sides in turn, same threads. The
+plain side computes in float32 with the explainee as published; `ratio_same_explainee` lets it use ours.
 """
 
 from functools import partial
 
 import torch
-from common import PlainExplainee, close, gflop, in_precision, in_turn, load_images, load_pair, parser, show, start
+from common import (
+    PlainExplainee,
+    close,
+    gflop,
+    in_precision,
+    in_turn,
+    load_images,
+    load_pair,
+    parser,
+    show,
+    start,
+)
 from torch import Tensor
 
-from main.perturbation_eval.curves import read_class
+from main.perturbation_eval.curves import default_batch, read_class
 from main.perturbation_eval.metrics import choose_metrics
 from main.perturbation_eval.view import MapView
 from models.masking import min_max, upsample
@@ -28,7 +39,7 @@ def main() -> None:
     """Measures the pairs asked for and prints the closing line."""
     flags = parser(__doc__)
     flags.add_argument("--images", type=int, help=f"images, one map each (default: {N_IMAGES})")
-    flags.add_argument("--batch-size", type=int, default=64, help="images through our explainee at once")
+    flags.add_argument("--batch-size", type=int, default=None, help="images through our explainee at once")
     options = flags.parse_args()
     peaks, results = start(options), {}
     for key in options.pairs:
@@ -45,8 +56,9 @@ def measure(key: str, options, peaks: dict[str, float]) -> dict[str, dict]:
         classes = explainee(images).argmax(1)
         maps = upsample(explainer(images), images.shape[-2:])[:, 0]
     work = {"plain": partial(plain_scores, plain, images, maps, classes)}
-    if explainee.runs_folded:
-        work["plain_same_explainee"] = partial(plain_scores, explainee, images, maps, classes)
+    fast = in_precision(explainee, "float32")
+    if fast.runs_folded:
+        work["plain_same_explainee"] = partial(plain_scores, fast, images, maps, classes)
     for precision in options.precisions:
         work[precision] = partial(
             our_scores, in_precision(explainee, precision), images, maps, classes, options.batch_size
@@ -110,9 +122,11 @@ def _plain_one(explainee, image: Tensor, saliency: Tensor, target: int) -> Tenso
 
 
 @torch.no_grad()
-def our_scores(explainee, images: Tensor, maps: Tensor, classes: Tensor, batch_size: int = 64) -> Tensor:
+def our_scores(
+    explainee, images: Tensor, maps: Tensor, classes: Tensor, batch_size: int | None = None
+) -> Tensor:
     """The same by the evaluator's own view and metrics, in the pieces that it takes."""
-    pieces = []
+    batch_size, pieces = batch_size or default_batch(images.device), []
     for part in zip(*(values.split(batch_size // 4) for values in (images, classes, maps)), strict=True):
         pixels, target, saliency = part
         unmasked = read_class(explainee, pixels, target)

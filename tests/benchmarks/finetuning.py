@@ -5,7 +5,7 @@
 All sides run in this process, in turn, early stop off, with the same threads and the same attention. `ratio`
 has the scoring shortcuts on; `ratio_without_shortcuts` scores every step of every image in full. The released
 procedure computes in float32 in both rows; `ratio_same_explainee` lets it use our explainee (batch norm
-folded, channels-last) instead of the plain one. Measure on an otherwise idle machine.
+folded, channels-last, linear layers by oneDNN) instead of the plain one. Measure on an idle machine.
 """
 
 import torch
@@ -59,18 +59,28 @@ def measure(key: str, options, peaks: dict[str, float]) -> dict[str, dict]:
     with torch.no_grad():
         classes = explainee(images).argmax(1)
 
-    def ours(precision: str, count: int = steps, n: int = len(images), **changes):
-        models = in_precision(explainer, precision), in_precision(explainee, precision)
-        settings = Settings(n_steps=count, slots=options.slots, **changes)
-        return finetune(*models, images[:n], classes[:n], classes[:n], Objective(), settings)
+    models = {
+        precision: (in_precision(explainer, precision), in_precision(explainee, precision))
+        for precision in ("float32", *options.precisions)
+    }
+
+    def ours(precision: str, **changes):
+        settings = Settings(n_steps=steps, slots=options.slots, **changes)
+        return finetune(*models[precision], images, classes, classes, Objective(), settings)
+
+    def flops_of(n_steps):
+        few, settings = images[:2], Settings(n_steps=n_steps, **in_full)
+        return gflop(
+            lambda: finetune(explainer, explainee, few, classes[:2], classes[:2], Objective(), settings)
+        )
 
     def released(model):
         return [finetune_one(explainer, model, image[None], steps) for image in images]
 
     in_full = {"shortcuts": False, "stop_scoring": False}
     work = {"released": lambda: released(plain)}
-    if explainee.runs_folded:
-        work["released_same_explainee"] = lambda: released(explainee)
+    if models["float32"][1].runs_folded:
+        work["released_same_explainee"] = lambda: released(models["float32"][1])
     for precision in options.precisions:
         work |= {
             f"{precision} ours": lambda p=precision: ours(p),
@@ -81,12 +91,8 @@ def measure(key: str, options, peaks: dict[str, float]) -> dict[str, dict]:
             work[f"{precision} other_loop"] = lambda p=precision: ours(
                 p, select=False, use_vmap=not explainer.has_tokens
             )
-    ours("float32", 2, 2)  # warms up
     seconds, made = in_turn(work, options.runs)
     per_image = {name: value / len(images) for name, value in seconds.items()}
-
-    def flops_of(n):
-        return gflop(lambda: ours("float32", n, 2, **in_full))
 
     flops = {
         "released": gflop(lambda: finetune_one(explainer, plain, images[:1], 1)) * steps,
