@@ -109,4 +109,5 @@ def _psi(values: Tensor, size: tuple[int, int]) -> Tensor:
     flat = values.abs().flatten(1)
     low, high = flat.amin(1, keepdim=True), flat.amax(1, keepdim=True)
     scaled = ((flat - low) / (high - low).clamp(min=torch.finfo(flat.dtype).tiny)).view_as(values)
-    return F.interpolate(scaled, size, mode="bilinear", align_corners=False).sum(1)
+    # Upsampling is linear, so the channels are added up first.
+    return F.interpolate(scaled.sum(1, keepdim=True), size, mode="bilinear", align_corners=False)[:, 0]
