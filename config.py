@@ -118,6 +118,21 @@ class RunOptions(ReadOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SpeedOptions:
+    """Speed of the networks."""
+
+    precision: str = option(
+        "float32",
+        "bf16: networks under autocast, faster where the hardware has it; masks and losses stay float32",
+        choices=("float32", "bf16"),
+        group="run",
+    )
+    compile: bool = option(
+        False, "torch.compile the explainee, and in pretraining the explainer", group="run", free=True
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class ShardOptions:
     """Several processes on one run; the environment of torchrun or a Slurm array is read by default."""
 
@@ -280,7 +295,7 @@ class PlaceOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainOptions(RunOptions, PlaceOptions, ImageOptions, PairOptions):
+class PretrainOptions(RunOptions, SpeedOptions, PlaceOptions, ImageOptions, PairOptions):
     """`run_seg_cls.py`: pLTX pretraining."""
 
     ignored_flags: ClassVar[tuple[str, ...]] = (
@@ -288,7 +303,14 @@ class PretrainOptions(RunOptions, PlaceOptions, ImageOptions, PairOptions):
     )  # fmt: skip
 
     n_epochs: int = option(30, "epochs", group="training")
-    batch_size: int = option(32, "images per step", group="training")
+    batch_size: int = option(32, "images per step, of all processes together", group="training")
+    accumulate: int = option(
+        1,
+        "parts that a step's images are taken in, one after the other: less memory, the same step",
+        group="training",
+        metavar="N",
+        free=True,
+    )
     lr: float | None = option(
         None, "peak rate (default: 2e-3 for the published pairs, else 2e-4)", group="training"
     )
@@ -339,7 +361,7 @@ class SanityOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LtxOptions(RunOptions, ShardOptions, PlaceOptions, SanityOptions, PairOptions):
+class LtxOptions(RunOptions, SpeedOptions, ShardOptions, PlaceOptions, SanityOptions, PairOptions):
     """Making LTX masks (or pLTX masks with --RUN-BASE-MODEL True), whatever the images."""
 
     ignored_flags: ClassVar[tuple[str, ...]] = (
@@ -436,7 +458,7 @@ class BaselineOptions(
 
 
 @dataclass(frozen=True, kw_only=True)
-class PerturbationOptions(RunOptions, ShardOptions):
+class PerturbationOptions(RunOptions, SpeedOptions, ShardOptions):
     """`run_perturbation_eval.py`: mask files to POS, NEG, DEL, INS, ADP, PIC."""
 
     run_folder: Path = option(MISSING, "folder of a run that made masks", flag="RUN_FOLDER")

@@ -14,6 +14,7 @@ import torch
 
 import config
 from config import UserError
+from main.distributed import place
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -123,7 +124,7 @@ def run_script(options_class: type, main: Callable, argv: list[str] | None = Non
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` to the best device there is.
+    """`auto` to the best device there is; of several CUDA devices, each process of a launch takes its own.
 
     Raises:
         UserError: the device asked for is not there.
@@ -137,6 +138,8 @@ def pick_device(name: str) -> torch.device:
         name = next(device for device, there in available.items() if there)
     if not available[name]:
         raise UserError(f"--device {name}: this machine has none that PyTorch can use; try --device auto")
+    if name == "cuda" and torch.cuda.device_count() > 1:
+        return torch.device(name, place()[2] % torch.cuda.device_count())
     return torch.device(name)
 
 
@@ -147,9 +150,12 @@ def display_path(path: str | Path) -> str:
 
 
 def shared(
-    options, options_class: type, leave_out: tuple[str, ...] = ("batch_size", "exclude_manifest")
+    options, options_class: type, leave_out: tuple[str, ...] = ("batch_size", "exclude_manifest", "precision")
 ) -> dict:
-    """Values of the options that another script's dataclass has too, but for those of another meaning."""
+    """Values of the options that another script's dataclass has too, but for those of another meaning.
+
+    Scores are taken in float32, whatever precision the maps were made in.
+    """
     names = {field.name for field in dataclasses.fields(options_class)} - set(leave_out)
     return {
         field.name: getattr(options, field.name)

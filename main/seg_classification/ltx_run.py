@@ -17,6 +17,7 @@ from main.pair import (
     with_explainer_named,
 )
 from main.seg_classification.finetuning import Settings, finetune, pltx
+from main.speed import speed_up
 from models.checkpoints import load_state
 from models.explainee import Explainee
 from models.explainer import Explainer
@@ -57,6 +58,9 @@ def run_ltx(options: FinetuneOptions, explainee: Explainee, images: ImageSet, fo
         "candidates": candidates(options),
     }
     explained = model_to_explain(explainee, options)
+    speed_up(options, explainee, explainer)
+    if explained is not explainee:
+        speed_up(options, explained)
 
     def make(unit: UnitInput) -> MaskUnit:
         if options.RUN_BASE_MODEL:
