@@ -390,7 +390,10 @@ class LtxOptions(RunOptions, SpeedOptions, ShardOptions, PlaceOptions, SanityOpt
         False, "stop an image at POS under 6 or NEG over 89 (released; stores pltx and best_* only)",
         group="finetuning",
     )  # fmt: skip
-    batch_size: int = option(16, "images finetuned side by side", group="finetuning", free=True)
+    batch_size: int | str = option(
+        16, "images finetuned side by side, or auto: what fits the memory", metavar="N|auto",
+        group="finetuning", free=True,
+    )  # fmt: skip
     unit_size: int = option(256, "images per mask file", group="finetuning", metavar="N")
     evaluate: bool = option(True, "score the masks at the end", group="finetuning", free=True)
     metrics: str = option(

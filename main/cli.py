@@ -70,6 +70,8 @@ def _add_flag(group, field: dataclasses.Field, hint) -> None:
     arguments = {"help": field.metadata["help"], "metavar": field.metadata["metavar"]}
     if typing.get_origin(kind) is tuple:
         arguments |= {"nargs": "+", "type": typing.get_args(kind)[0]}
+    elif int in options and str in options:
+        arguments |= {"type": _number_or_auto}
     elif kind is bool:
         arguments |= {"type": _boolean, "nargs": "?", "const": True}
         arguments["metavar"] = arguments["metavar"] or "True|False"
@@ -95,6 +97,15 @@ def _boolean(text: str) -> bool:
     if text.lower() not in values:
         raise argparse.ArgumentTypeError(f"wanted True or False, got '{text}'")
     return values[text.lower()]
+
+
+def _number_or_auto(text: str) -> int | str:
+    if text == "auto":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"wanted a whole number or 'auto', got '{text}'") from None
 
 
 def run_script(options_class: type, main: Callable, argv: list[str] | None = None) -> None:
