@@ -544,6 +544,13 @@ class ReportOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MergeOptions:
+    """`main/merge_results.py`: shards of a run, checked and added up."""
+
+    run_folder: Path = option(MISSING, "folder of a run that made masks", flag="RUN_FOLDER")
+
+
+@dataclass(frozen=True, kw_only=True)
 class DemoOptions(RunOptions, PlaceOptions, ImageOptions):
     """`main/demo.py`: the whole method in one command."""
 

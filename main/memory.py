@@ -57,8 +57,8 @@ class SlotMemory:
     def __str__(self) -> str:
         weights, moments = _text(self.weights), _text(2 * self.weights)
         return (
-            f"{_text(self.slot)} for each image side by side (weights {weights}, gradient {weights}, "
-            f"two moments {moments}, activations {_text(self.activations)}) and {_text(self.shared)} for scoring"
+            f"{_text(self.slot)} for each image side by side (weights {weights}, gradient {weights}, two "
+            f"moments {moments}, activations {_text(self.activations)}) and {_text(self.shared)} for scoring"
         )
 
 

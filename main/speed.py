@@ -34,11 +34,11 @@ def check_compiler(device: torch.device) -> None:
         raise UserError("--compile needs the package triton on CUDA; install it or leave it out")
 
 
-def pins(device: torch.device) -> bool:
+def pins(device: torch.device | str) -> bool:
     """Whether images are to be read into pinned memory."""
-    return device.type == "cuda"
+    return torch.device(device).type == "cuda"
 
 
-def to_device(values: Tensor, device: torch.device) -> Tensor:
+def to_device(values: Tensor, device: torch.device | str) -> Tensor:
     """Values on the device; from pinned memory, without waiting."""
     return values.to(device, non_blocking=pins(device))

@@ -14,9 +14,9 @@ N_STEPS = 10
 HIGHEST_AUC = 90.0
 
 
-def default_batch(device: torch.device) -> int:
+def default_batch(device: torch.device | str) -> int:
     """Images that go through the explainee at once: on CPUs few enough for their caches."""
-    return 256 if device.type == "cuda" else 32
+    return 256 if torch.device(device).type == "cuda" else 32
 
 
 def removal_counts(n_pixels: int) -> list[int]:
