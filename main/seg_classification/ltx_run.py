@@ -10,6 +10,7 @@ from datasets.mask_files import MaskUnit
 from main.mask_run import UnitInput, choose_images, make_masks
 from main.memory import AUTO, SideBySide, measure_slot
 from main.pair import (
+    RANDOMISED_EXPLAINEE,
     explainee_record,
     explainer_name,
     model_to_explain,
@@ -61,6 +62,13 @@ def run_ltx(options: FinetuneOptions, explainee: Explainee, images: ImageSet, fo
         "candidates": candidates(options),
     }
     explained = model_to_explain(explainee, options)
+    if options.randomise_weights and not metadata.get(RANDOMISED_EXPLAINEE):
+        log.warning(
+            "%s was pretrained on the true model, and masks keep what it learned there; for the whole "
+            "method's sanity check pretrain with run_seg_cls.py --randomise-weights True, and pass "
+            "--explainer-checkpoint",
+            path,
+        )
     speed_up(options, explainee, explainer)
     if explained is not explainee:
         speed_up(options, explained)

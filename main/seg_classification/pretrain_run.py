@@ -16,9 +16,11 @@ from datasets.manifest import draw_per_class, draw_total, from_manifest, write_m
 from main.distributed import World
 from main.mask_run import needs_labels
 from main.pair import (
+    RANDOMISED_EXPLAINEE,
     explainee_record,
     explainer_name,
     is_published_pair,
+    model_to_explain,
     new_explainer,
     objective,
     open_image_set,
@@ -59,6 +61,8 @@ def pretrain(
     needs_labels(train_set, train, options)
     needs_labels(val_set, val, options)
     folder = run_folder(options)
+    record = explainee_record(options, explainee)
+    explainee = model_to_explain(explainee, options)
     explainer = new_explainer(options, explainee).to(device)
     plan = make_plan(options, len(train))
     names = {
@@ -70,9 +74,9 @@ def pretrain(
         "start": weights_sha256(explainer),
         "images": names,
     }
-    record = {
+    about = {
         "method": "pltx",
-        "explainee": explainee_record(options, explainee),
+        "explainee": record,
         "explainer": explainer.name,
         "dataset": val_set.describe(),
         "train_dataset": train_set.describe(),
@@ -80,7 +84,7 @@ def pretrain(
         "n_val": len(val),
         "highest_rate": plan.highest_rate(len(train)),
     }
-    run = world.first(lambda: open_run(folder, options, identity, record))
+    run = world.first(lambda: open_run(folder, options, identity, about))
     if world.is_main:
         write_manifest(folder / "train_manifest.csv", train_set, train)
         write_manifest(folder / "val_manifest.csv", val_set, val)
@@ -98,6 +102,7 @@ def pretrain(
             "run_hash": run["hash"],
             "class": "target" if options.train_model_by_target_gt_class else "predicted",
             "objective": dataclasses.asdict(objective(options)),
+            RANDOMISED_EXPLAINEE: options.randomise_weights,
         },
         world,
     )  # fmt: skip
@@ -105,10 +110,11 @@ def pretrain(
 
 
 def run_folder(options: PretrainOptions) -> Path:
-    """`checkpoints/<pair>/<target|predicted>`, or under another root or name."""
+    """`checkpoints/<pair>/<target|predicted>[-randomised]`, or under another root or name."""
     pair = pair_folder(explainer_name(options), options.explainee_model_name)
     root = options.default_root_dir / pair.name if options.default_root_dir else pair
-    return root / (options.run_name or ("target" if options.train_model_by_target_gt_class else "predicted"))
+    kind = "target" if options.train_model_by_target_gt_class else "predicted"
+    return root / (options.run_name or kind + ("-randomised" if options.randomise_weights else ""))
 
 
 def make_plan(options: PretrainOptions, n_train: int) -> Plan:
