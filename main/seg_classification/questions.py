@@ -1,7 +1,9 @@
 """Which classes a class-conditional explainer is asked about in training, and the loss of its answers."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,9 +30,14 @@ class Questions:
     present: Tensor
 
 
+def random_rows(seeds: Sequence[tuple[int, ...]], n: int) -> Tensor:
+    """(B, n) random numbers in [0, 1), each row from its own seed: the same however a batch is shared out."""
+    return torch.from_numpy(np.stack([np.random.default_rng(seed).random(n) for seed in seeds])).float()
+
+
 @torch.no_grad()
 def draw_questions(
-    explainee, images: Tensor, known: Tensor | None, generator: torch.Generator, threshold: float = PRESENT
+    explainee, images: Tensor, known: Tensor | None, chance: Tensor, threshold: float = PRESENT
 ) -> Questions:
     """Three classes of each image (fewer where there are no three): two likely ones and one other.
 
@@ -42,7 +49,7 @@ def draw_questions(
         explainee: images to logits.
         images: (B, 3, H, W) in [0, 1].
         known: (B, L) true classes, -1 for none; None to go by the predictions alone.
-        generator: what the random classes are drawn with, on the CPU.
+        chance: (B, C) random numbers in [0, 1), which draw the other class.
         threshold: probability that counts as present.
     """
     logits = explainee(images)
@@ -56,7 +63,7 @@ def draw_questions(
         certain = certain + 2 * truth.clamp(max=1)
     likely = (probability + certain).topk(min(_N_LIKELY, n_classes)).indices
     present = (certain > 0) | (probability >= threshold)
-    chance = torch.rand(probability.shape, generator=generator).to(images.device) - present.float()
+    chance = chance.to(images.device) - present.float()
     chance.scatter_(1, likely, -torch.inf)
     others = chance.topk(min(_N_OTHER, n_classes - likely.shape[1])).indices
     classes = torch.cat([likely, others], 1)

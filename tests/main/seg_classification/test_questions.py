@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from main.seg_classification.questions import ABSENT_WEIGHT, answer_losses, draw_questions
+from main.seg_classification.questions import ABSENT_WEIGHT, answer_losses, draw_questions, random_rows
 from models.explainer import class_rows_of
 from models.losses import Objective
 
@@ -21,7 +21,13 @@ class Fixed:
 def draw(probability, known=None, seed=0, threshold=0.1):
     known = None if known is None else torch.tensor(known)
     images = torch.zeros(len(probability), 3, 2, 2)
-    return draw_questions(Fixed(probability), images, known, torch.Generator().manual_seed(seed), threshold)
+    return draw_questions(
+        Fixed(probability),
+        images,
+        known,
+        random_rows([(seed, i) for i in range(len(images))], len(probability[0])),
+        threshold,
+    )
 
 
 def test_predicted_then_runner_up_then_improbable_classes():
@@ -44,7 +50,7 @@ def test_true_classes_come_first_and_are_present_however_improbable():
     assert asked.classes[2, 0] == 0 and asked.present[2].tolist() == [True, False, False]
 
 
-def test_every_absent_class_is_drawn_and_the_draw_depends_on_the_generator_alone():
+def test_every_absent_class_is_drawn_and_the_draw_depends_on_the_numbers_alone():
     row = [[0.5, 0.4] + [0.0125] * 8]
     drawn = {c for seed in range(40) for c in draw(row, seed=seed).classes[0, 2:].tolist()}
     assert drawn == set(range(2, 10))
@@ -68,7 +74,7 @@ def test_losses_are_the_objective_for_present_classes_and_the_mask_alone_for_abs
     explainee = make_explainee("cnn")
     explainer = make_explainer("vit", class_rows=class_rows_of(explainee))
     objective, images = Objective("l1", 7.0), torch.rand(2, 3, 32, 32)
-    questions = draw_questions(explainee, images, None, torch.Generator().manual_seed(0), threshold=0.3)
+    questions = draw_questions(explainee, images, None, random_rows([(0,), (1,)], 5), threshold=0.3)
     assert 0 < questions.present.sum() < questions.present.numel()
     losses = answer_losses(explainer, explainee, objective, images, questions)
     for row in range(2):
@@ -101,8 +107,8 @@ def test_training_makes_masks_follow_the_class_and_shrinks_those_of_absent_ones(
     classes = torch.arange(4).repeat(6, 1)
     present = torch.tensor([[c in pair for c in range(4)] for pair in pairs])
     for step in range(300):
-        generator = torch.Generator().manual_seed(step)
-        questions = draw_questions(explainee, images, None, generator)
+        chance = random_rows([(step, i) for i in range(6)], 4)
+        questions = draw_questions(explainee, images, None, chance)
         assert torch.equal(questions.present, present.gather(1, questions.classes))
         losses = answer_losses(explainer, explainee, Objective("l1", 0.3), images, questions)
         optimizer.zero_grad()
