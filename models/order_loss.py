@@ -48,4 +48,4 @@ def cut(maps: Tensor, shares: Tensor) -> Tensor:
     level = values.gather(1, counts)[..., None]
     width = _SOFTNESS * flat.detach().std(1).clamp(min=torch.finfo(flat.dtype).eps)[:, None, None]
     soft = torch.sigmoid((flat[:, None] - level) / width)
-    return (hard + soft - soft.detach()).unflatten(2, maps.shape[1:])
+    return (hard + (soft - soft.detach())).unflatten(2, maps.shape[1:])
