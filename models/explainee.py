@@ -46,9 +46,11 @@ class Explainee(nn.Module):
         """Explainee by alias or timm name, with weights as `models.registry.load_pretrained` finds them.
 
         Raises:
-            UserError: unknown name or no weights.
+            UserError: unknown name, no weights, or a backbone without a classifier.
         """
         model = load_pretrained(name, checkpoint)
+        if getattr(model, "num_classes", None) == 0:
+            raise UserError(f"'{name}' has no classifier, so there is no class to explain; choose another")
         explainee = cls(model, input_spec(model), name, None if checkpoint is None else Path(checkpoint))
         return explainee._fold()
 

@@ -58,6 +58,9 @@ class Explainer(nn.Module):
         if last_norm is not None:
             last_norm.act = nn.Identity()
         self.backbone = backbone.requires_grad_(True).eval()
+        # LeViT, TinyViT, ... keep their attention biases in eval mode, where our weights still change.
+        self._keeping = [part for part in self.backbone.modules() if hasattr(part, "attention_bias_cache")]
+        self._safe_channels_last = not _has_narrow_strided_convolution(self.backbone)
         self.to(device := next(backbone.parameters()).device)
         blank = torch.zeros(1, 3, *spec.size, device=device)
         with torch.no_grad():
@@ -133,7 +136,7 @@ class Explainer(nn.Module):
                 images, self.input_size, mode="bilinear", align_corners=False, antialias=True
             )
         normalised = (images - self.mean) / self.std
-        if not self.has_tokens:
+        if not self.has_tokens and self._safe_channels_last:
             normalised = normalised.contiguous(memory_format=torch.channels_last)  # faster convolutions
         logits = self._head_logits(self._features(normalised))
         if self.activation == "sigmoid":
@@ -148,6 +151,8 @@ class Explainer(nn.Module):
         return {name: value for name, value in self.named_parameters() if value.requires_grad}
 
     def _features(self, normalised: Tensor) -> Tensor:
+        for part in self._keeping:
+            part.attention_bias_cache = {}
         return self.backbone.forward_features(normalised)
 
     def _channels_last(self, features: Tensor) -> bool:
@@ -169,11 +174,14 @@ class Explainer(nn.Module):
         return self.head(tokens).transpose(1, 2).unflatten(2, (h, w))
 
     def _token_grid(self, n_tokens: int) -> tuple[int, int]:
-        """Rows and columns of the tokens: the patch embedding's own grid, else square."""
+        """Rows and columns of the tokens: the patch embedding's own grid, else square.
+
+        One token is a class token (PiT gives no other), and no map.
+        """
         grid = getattr(getattr(self.backbone, "patch_embed", None), "grid_size", None)
         side = math.isqrt(n_tokens)
         for h, w in (grid, (side, side)) if grid else ((side, side),):
-            if h * w == n_tokens:
+            if h * w == n_tokens > 1:
                 return int(h), int(w)
         raise UserError(f"'{self.name}' gives {n_tokens} tokens, which fit no grid; choose another explainer")
 
@@ -212,3 +220,12 @@ def _resize_tokens(backbone: nn.Module, name: str, size: tuple[int, int]) -> Non
         backbone.set_input_size(img_size=size)
     except (AssertionError, ValueError, RuntimeError) as error:
         raise UserError(f"'{name}' cannot take images of {size[0]} x {size[1]}: {error}") from error
+
+
+def _has_narrow_strided_convolution(backbone: nn.Module) -> bool:
+    """Whether weights' gradients on channels-last input crash PyTorch 2.14 on CPUs (RepVGG, FastViT).
+
+    oneDNN writes past its memory for 1x1 convolutions with a stride and under 16 input channels.
+    """
+    convolutions = (module for module in backbone.modules() if isinstance(module, nn.Conv2d))
+    return any(c.kernel_size == (1, 1) and c.stride != (1, 1) and c.in_channels < 16 for c in convolutions)
