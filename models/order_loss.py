@@ -11,19 +11,18 @@ from torch import Tensor
 
 SMALLEST, LARGEST = 0.05, 0.95  # shares of the pixels between which sizes are sampled
 _SOFTNESS = 0.5  # width of the soft cut, in standard deviations of the map
-# Fractional parts of multiples of the golden ratio, and of the plastic number, spread evenly over [0, 1).
-_STEP, _IMAGE = 0.6180339887498949, 0.7548776662466927
+# Fractional parts of multiples of the golden ratio spread evenly over [0, 1).
+_GOLDEN = 0.6180339887498949
 
 
-def sampled_shares(step: Tensor, image: Tensor, n: int) -> Tensor:
-    """Shares of the pixels (B, n) in [0.05, 0.95], one in each of n strata; the same for the same step and image.
+def sampled_shares(step: Tensor, n: int) -> Tensor:
+    """Shares of the pixels (B, n) in [0.05, 0.95], one in each of n strata, always the same for a step.
 
     Args:
-        step: (B,) step of the training.
-        image: (B,) number of the image, so that the images of a batch are cut at different sizes.
-        n: sizes per image.
+        step: (B,) steps of the training, from 0.
+        n: sizes per step.
     """
-    offset = torch.frac((step + 1).double() * _STEP + image.double() * _IMAGE)[:, None]
+    offset = torch.frac((step + 1).double() * _GOLDEN)[:, None]
     strata = torch.arange(n, device=step.device, dtype=torch.float64)
     return (SMALLEST + (LARGEST - SMALLEST) * (strata + offset) / n).float()
 
