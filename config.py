@@ -325,6 +325,12 @@ class PretrainOptions(RunOptions, PlaceOptions, ImageOptions, PairOptions):
     enable_checkpointing: bool = option(True, "save last and best weights and pictures", group="training")
     half_checkpoints: bool = option(False, "store best and last in float16", group="training")
     save_every: int = option(200, "steps between saves of the resumable state", group="training", free=True)
+    randomise_weights: bool = option(
+        False,
+        "sanity check: pretrain for the model with its weights drawn anew (folder <class>-randomised)",
+        group="sanity check",
+        free=True,  # the hash of the weights tells such runs apart
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

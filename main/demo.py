@@ -26,13 +26,12 @@ def main(options: DemoOptions) -> tuple[Path, dict]:
     demo.pretrain()
     demo.make_masks()
     rows = demo.score_perturbation()
-    print(results.format_table(rows, f"{options.n_images} held-out images, perturbation (AUCs: 0 to 90)"))
+    title, candidates = f"{options.n_images} held-out images", demo.candidates()
+    print(results.format_table(rows, f"{title}, perturbation (AUCs: 0 to 90)", candidates))
     means = results.means_of(rows)
     if demo.on_digits:
         rows = demo.score_segmentation()
-        print(
-            results.format_table(rows, f"{options.n_images} held-out images, segmentation of the digit (%)")
-        )
+        print(results.format_table(rows, f"{title}, segmentation of the digit (%)", candidates))
         means = {name: means[name] | scores for name, scores in results.means_of(rows).items()}
     print("best_pos looked at POS to choose its step; the other rows have looked at no metric.")
     print(f"pictures: {cli.display_path(demo.write_pictures())}")

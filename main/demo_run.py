@@ -26,6 +26,7 @@ from main.pair import explainee_record, load_explainee, objective, open_image_se
 from main.perturbation_eval import evaluator as perturbation
 from main.pictures import CELL_TITLES, cells, write_sheet
 from main.report_page.report_run import make_report
+from main.results import candidates_of
 from main.seg_classification.finetuning import Settings, finetune
 from main.seg_classification.ltx_run import run_ltx
 from main.seg_classification.pretrain_run import pretrain
@@ -139,11 +140,20 @@ class Demo:
         options = {"num_workers": self.options.num_workers}
         return self._rows(lambda run: segmentation.evaluate(SegmentationOptions(run_folder=run, **options)))
 
+    @property
+    def _runs(self) -> list[Path]:
+        """The runs that were made."""
+        runs = [self.folder / name for name in ("baselines", "oracle", "ltx")]
+        return [run for run in runs if run.is_dir()]
+
+    def candidates(self) -> dict[str, int]:
+        """How many maps each row was chosen from."""
+        return {name: n for run in self._runs for name, n in candidates_of(run).items()}
+
     def _rows(self, evaluate) -> dict[str, dict]:
         rows = {}
-        for name in ("baselines", "oracle", "ltx"):
-            if (self.folder / name).is_dir():
-                rows |= evaluate(self.folder / name)
+        for run in self._runs:
+            rows |= evaluate(run)
         return {name: rows[name] for name in ROW_ORDER if name in rows}
 
     def write_pictures(self) -> Path:
@@ -158,15 +168,8 @@ class Demo:
 
     def write_report(self) -> Path:
         """All methods on one page, and their tables as Markdown and LaTeX beside it."""
-        runs = [self.folder / name for name in ("baselines", "oracle", "ltx")]
-        path = self.folder / "report.html"
-        make_report(
-            ReportOptions(
-                runs=tuple(str(run) for run in runs if run.is_dir()),
-                output=path,
-                title=f"LTX on {'digits' if self.on_digits else 'photographs'}, the demo",
-            )
-        )
+        path, title = self.folder / "report.html", "LTX on digits" if self.on_digits else "LTX on photographs"
+        make_report(ReportOptions(runs=tuple(map(str, self._runs)), output=path, title=f"{title}, the demo"))
         return path
 
     def _explained_rows(self):

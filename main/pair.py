@@ -20,6 +20,9 @@ from models.registry import input_size
 
 log = logging.getLogger(__name__)
 
+# Metadata of an explainer that was pretrained for a model with random weights.
+RANDOMISED_EXPLAINEE = "randomised_explainee"
+
 
 def explainer_name(options: PairOptions) -> str:
     """The explainer's name: as the explainee unless it is given."""

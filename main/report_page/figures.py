@@ -19,6 +19,8 @@ _TEXT = "#010203"
 _REFERENCE, _POINTS = "#e4572e", "#3b82c4"
 _DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)))
 _PANEL_INCHES = 3.1
+# Names the line of each row, so that the page can show one of them alone.
+_LINE = "line-of-row-"
 
 
 def line_styles(rows: Sequence[Row], reference: str) -> dict[str, dict]:
@@ -51,8 +53,9 @@ def curve_panels(
         if not curves:
             continue
         figure, axis = _panel()
-        for label, (x, y) in curves.items():
-            axis.plot(x, y, **styles[label])
+        for place, label in enumerate(styles):
+            if label in curves:
+                axis.plot(*curves[label], **styles[label], gid=f"{_LINE}{place}")
         axis.set_ylim(-0.02, 1.02)
         axis.set_xlabel(axis_title(name))
         panels.append((name, _svg(figure, f"curve-{name}")))
@@ -110,6 +113,7 @@ def _svg(figure: Figure, name: str) -> str:
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :].replace(_TEXT, "currentColor")
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(rf'<g id="{_LINE}(\d+)">', r'<g class="line" data-row="\1">', svg)
     svg = re.sub(r'<g id="[^"]*">', "<g>", svg)
     svg = re.sub(r"<svg ", '<svg role="img" ', svg, count=1)
     return re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", svg)

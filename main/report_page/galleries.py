@@ -27,7 +27,7 @@ from models.masking import min_max
 log = logging.getLogger(__name__)
 
 _LONGEST, _SHEET_WIDTH = 224, 760
-_QUALITY = 80
+_QUALITY = 74
 _IMAGENET_CLASSES = 1000
 
 

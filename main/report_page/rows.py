@@ -44,6 +44,11 @@ class Row:
         return self.variant.endswith(RANDOMISED)
 
     @property
+    def method(self) -> str:
+        """What made the maps: `ltx` for all of LTX's variants, else the variant's own name."""
+        return "ltx" if self.run.record.get("method") in ("ltx", "pltx") else self.variant
+
+    @property
     def oracle(self) -> bool:
         """The true object masks: a bound, no method."""
         return self.variant == "oracle"
@@ -147,3 +152,15 @@ def find_row(rows: Sequence[Row], wanted: str, flag: str) -> Row:
         return found[0]
     labels = ", ".join(row.label for row in (found or rows))
     raise UserError(f"{flag} {wanted}: {'several rows' if found else 'no such row'}; there are {labels}")
+
+
+def true_row(comparison: Comparison, row: Row) -> Row | None:
+    """The row of the true model that a randomised one belongs to: by its label, else by its variant."""
+    label, variant = row.label.removesuffix(RANDOMISED), row.variant.removesuffix(RANDOMISED)
+    for found in (
+        [other for other in comparison.rows if other.label == label],
+        [other for other in comparison.rows if other.variant == variant],
+    ):
+        if found:
+            return found[0]
+    return None

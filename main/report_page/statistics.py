@@ -12,7 +12,7 @@ from scipy.stats import rankdata
 from tqdm import tqdm
 
 from main.perturbation_eval.metrics import Summary
-from main.report_page.rows import Comparison, Row
+from main.report_page.rows import Comparison, Row, true_row
 
 LEVEL = 0.95
 # Sums of the same numbers in another order differ by less.
@@ -44,6 +44,7 @@ class Statistics:
         figures: mean, n and curve.
         intervals: (low, high), where there is a figure and more than one image.
         differences: of the reference to every other row, for metrics that rank.
+        losses: of the true model's maps to those of a randomised one, by its label.
         reference: label of the reference.
         n_resamples: resamples drawn.
         seed: what they were drawn from.
@@ -52,6 +53,7 @@ class Statistics:
     figures: dict[str, dict[str, Summary]]
     intervals: dict[str, dict[str, tuple[float, float]]]
     differences: dict[str, dict[str, Difference]]
+    losses: dict[str, dict[str, Difference]]
     reference: str
     n_resamples: int
     seed: int
@@ -90,7 +92,12 @@ def analyse(comparison: Comparison, reference: Row, n_resamples: int, seed: int)
         for row in comparison.rows
         if row.label != reference.label
     }
-    return Statistics(figures, intervals, differences, reference.label, n_resamples, seed)
+    losses = {
+        row.label: _differences(comparison, figures, draws, true.label, row.label)
+        for row in comparison.rows
+        if row.randomised and (true := true_row(comparison, row)) is not None
+    }
+    return Statistics(figures, intervals, differences, losses, reference.label, n_resamples, seed)
 
 
 def _differences(comparison: Comparison, figures, draws, reference: str, label: str) -> dict[str, Difference]:
@@ -119,12 +126,13 @@ def interval(values: np.ndarray) -> tuple[float, float]:
 def strongest_rival(comparison: Comparison, statistics: Statistics) -> Row | None:
     """The row of the best mean rank over the metrics that the reference and all rivals have.
 
-    Rivals are rows of other runs than the reference's, where there are any: its own variants are no rivals.
-    Random maps of a randomised model and the true object masks are none either.
+    Rivals are other methods, where there are any, else other runs, else other rows; maps of a randomised
+    model and the true object masks are none.
     """
     reference = comparison.row(statistics.reference)
     rows = [row for row in comparison.rows if row is not reference and not row.randomised and not row.oracle]
     rows = [row for row in rows if row.run is not reference.run] or rows
+    rows = [row for row in rows if row.method != reference.method] or rows
     if not rows:
         return None
     ranks = np.zeros(len(rows))

@@ -1,11 +1,12 @@
 """Tables of a comparison, as plain data that HTML, Markdown and LaTeX are made from."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from main.mask_run import RANDOMISED
+import numpy as np
+
 from main.report_page.definitions import definition
-from main.report_page.rows import Comparison, Row
+from main.report_page.rows import Comparison, Row, true_row
 from main.report_page.statistics import AHEAD, BEHIND, SAME, Statistics
 from main.results import arrow
 
@@ -82,9 +83,9 @@ def score_table(
             cell = _score(statistics, row, name)
             eligible = row in ranked
             if eligible and cell.text == best.get(name):
-                cell = _emphasised(cell, "best")
+                cell = replace(cell, emphasis="best")
             elif eligible and row.candidates == 1 and cell.text == best_single.get(name):
-                cell = _emphasised(cell, "best-single")
+                cell = replace(cell, emphasis="best-single")
             cells.append(cell)
         made.append(cells)
     head = [
@@ -105,10 +106,6 @@ def _score(statistics: Statistics, row: Row, name: str) -> Cell:
     bounds = statistics.intervals[row.label].get(name)
     small = f"{bounds[0]:.2f} to {bounds[1]:.2f}" if bounds else ""
     return Cell(number(figure.mean), figure.mean, small)
-
-
-def _emphasised(cell: Cell, emphasis: str) -> Cell:
-    return Cell(cell.text, cell.value, cell.small, emphasis, cell.mark)
 
 
 def _best(rows: Sequence[Row], comparison: Comparison, statistics: Statistics) -> dict[str, str]:
@@ -176,33 +173,44 @@ def difference_table(key: str, comparison: Comparison, statistics: Statistics) -
 
 def sanity_table(comparison: Comparison, statistics: Statistics) -> Table | None:
     """Rows of models with random weights under those of the true model; None where there are none."""
-    made, columns = [], _columns(comparison.better)
+    made, unchanged = [], []
     for row in comparison.rows:
         if not row.randomised:
             continue
-        true = _true_row(comparison, row)
+        true = true_row(comparison, row)
+        differences = {} if true is None else statistics.losses[row.label]
         if true is not None:
             made.append([Cell(true.label)] + [_score(statistics, true, name) for name in comparison.better])
-        made.append([Cell(row.label)] + [_score(statistics, row, name) for name in comparison.better])
+            unchanged += [row.label] if _equal(true, row) else []
+        cells = [(name, _score(statistics, row, name)) for name in comparison.better]
+        made.append(
+            [Cell(row.label)]
+            + [replace(c, mark=differences[name].verdict) if name in differences else c for name, c in cells]
+        )
     if not made:
         return None
+    notes = [
+        "A map that depends on the model must lose its score when the model's weights are drawn anew "
+        "(Adebayo et al. 2018); the true model scores both. ▲: the maps of the true model are ahead by their "
+        "paired 95% interval, ▼: behind, ·: level."
+    ]
+    if unchanged:
+        notes.append(
+            f"Not changed at all: {', '.join(unchanged)}. These maps do not ask the explainee; pLTX asks its "
+            "explainer alone."
+        )
     return Table(
-        "sanity", "Sanity check: the same methods on models with random weights",
-        [Column("method"), *columns], made,
-        [
-            "A map that depends on the model must lose its score when the model's weights are drawn anew "
-            "(Adebayo et al. 2018); the true model scores both."
-        ],
-    )  # fmt: skip
+        "sanity",
+        "Sanity check: the same methods on models with random weights",
+        [Column("method"), *_columns(comparison.better)],
+        made,
+        notes,
+    )
 
 
-def _true_row(comparison: Comparison, row: Row) -> Row | None:
-    """The same method on the true model: of the same name in a table's label, else of the same variant."""
-    label, variant = row.label.removesuffix(RANDOMISED), row.variant.removesuffix(RANDOMISED)
-    for found in (
-        [other for other in comparison.rows if other.label == label],
-        [other for other in comparison.rows if other.variant == variant],
-    ):
-        if found:
-            return found[0]
-    return None
+def _equal(one: Row, other: Row) -> bool:
+    """Whether two rows have the same values on every image."""
+    return all(
+        name in other.measures and np.array_equal(m.per_image, other.measures[name].per_image, equal_nan=True)
+        for name, m in one.measures.items()
+    )

@@ -8,6 +8,7 @@ from datasets.base import ImageSet
 from datasets.mask_files import MaskUnit
 from main.mask_run import UnitInput, choose_images, make_masks
 from main.pair import (
+    RANDOMISED_EXPLAINEE,
     explainee_record,
     explainer_name,
     model_to_explain,
@@ -57,6 +58,13 @@ def run_ltx(options: FinetuneOptions, explainee: Explainee, images: ImageSet, fo
         "candidates": candidates(options),
     }
     explained = model_to_explain(explainee, options)
+    if options.randomise_weights and not metadata.get(RANDOMISED_EXPLAINEE):
+        log.warning(
+            "%s was pretrained on the true model, and masks keep what it learned there; for the whole "
+            "method's sanity check pretrain with run_seg_cls.py --randomise-weights True, and pass "
+            "--explainer-checkpoint",
+            path,
+        )
 
     def make(unit: UnitInput) -> MaskUnit:
         if options.RUN_BASE_MODEL:

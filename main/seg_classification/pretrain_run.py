@@ -15,9 +15,11 @@ from datasets.digits import DigitsOnPhotos
 from datasets.manifest import draw_per_class, draw_total, from_manifest, write_manifest
 from main.mask_run import needs_labels
 from main.pair import (
+    RANDOMISED_EXPLAINEE,
     explainee_record,
     explainer_name,
     is_published_pair,
+    model_to_explain,
     new_explainer,
     objective,
     open_image_set,
@@ -54,6 +56,8 @@ def pretrain(options: PretrainOptions, explainee: Explainee, device: torch.devic
     needs_labels(train_set, train, options)
     needs_labels(val_set, val, options)
     folder = run_folder(options)
+    record = explainee_record(options, explainee)
+    explainee = model_to_explain(explainee, options)
     explainer = new_explainer(options, explainee).to(device)
     plan = make_plan(options, len(train))
     names = {
@@ -71,7 +75,7 @@ def pretrain(options: PretrainOptions, explainee: Explainee, device: torch.devic
         identity,
         {
             "method": "pltx",
-            "explainee": explainee_record(options, explainee),
+            "explainee": record,
             "explainer": explainer.name,
             "dataset": val_set.describe(),
             "train_dataset": train_set.describe(),
@@ -93,16 +97,18 @@ def pretrain(options: PretrainOptions, explainee: Explainee, device: torch.devic
             "run_hash": run["hash"],
             "class": "target" if options.train_model_by_target_gt_class else "predicted",
             "objective": dataclasses.asdict(objective(options)),
+            RANDOMISED_EXPLAINEE: options.randomise_weights,
         },
     )  # fmt: skip
     return folder, trainer.run(_write_pictures if options.enable_checkpointing else lambda *_: None)
 
 
 def run_folder(options: PretrainOptions) -> Path:
-    """`checkpoints/<pair>/<target|predicted>`, or under another root or name."""
+    """`checkpoints/<pair>/<target|predicted>[-randomised]`, or under another root or name."""
     pair = pair_folder(explainer_name(options), options.explainee_model_name)
     root = options.default_root_dir / pair.name if options.default_root_dir else pair
-    return root / (options.run_name or ("target" if options.train_model_by_target_gt_class else "predicted"))
+    kind = "target" if options.train_model_by_target_gt_class else "predicted"
+    return root / (options.run_name or kind + ("-randomised" if options.randomise_weights else ""))
 
 
 def make_plan(options: PretrainOptions, n_train: int) -> Plan:

@@ -145,7 +145,7 @@ def _add_up(
         "excluded": int((~keep).sum()),
         "early_stop": bool(run["options"].get("early_stop", False)),
     }
-    results.write_summary(folder, PROTOCOL, settings, run["hash"], rows)
+    results.write_summary(folder, PROTOCOL, settings, run["hash"], rows, candidates=run.get("candidates", {}))
     by = next(c for c, column in enumerate(columns) if column.startswith("F1"))
     for v, variant in enumerate(variants):
         write_sheet_of(folder, options.run_folder, variant, images, chosen, index[keep], values[v, keep, by])

@@ -45,5 +45,6 @@ def score_run(options: SegmentationOptions) -> tuple[Path, dict]:
     """
     rows = evaluate(options)
     if rows:
-        print(results.format_table(rows, f"segmentation metrics of {cli.display_path(options.run_folder)}"))
+        title = f"segmentation metrics of {cli.display_path(options.run_folder)}"
+        print(results.format_table(rows, title, results.candidates_of(options.run_folder)))
     return options.run_folder, results.means_of(rows)

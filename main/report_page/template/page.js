@@ -19,5 +19,19 @@ for (const table of document.querySelectorAll("table.sortable")) {
     body.append(...rows.map(([, row]) => row));
   }));
 }
+// Legends: pressed names bring their lines out of the panels below.
+for (const legend of document.querySelectorAll(".legend")) {
+  const panels = legend.nextElementSibling;
+  for (const button of legend.querySelectorAll("button")) {
+    button.addEventListener("click", () => {
+      const pressed = button.getAttribute("aria-pressed") !== "true";
+      button.setAttribute("aria-pressed", pressed);
+      for (const line of panels.querySelectorAll(`.line[data-row="${button.dataset.row}"]`)) {
+        line.classList.toggle("shown", pressed);
+      }
+      panels.classList.toggle("chosen", panels.querySelector(".line.shown") !== null);
+    });
+  }
+}
 const box = document.getElementById("intervals");
 box.addEventListener("change", () => document.body.classList.toggle("no-intervals", !box.checked));

@@ -25,7 +25,7 @@ SIZE = (24, 32)
 def pic(monkeypatch):
     """The package, which calls a function that NumPy 2.4 has renamed."""
     monkeypatch.setattr(np, "trapz", np.trapezoid, raising=False)
-    return pytest.importorskip("saliency.metrics.pic", reason="PAIR's package saliency is not installed")
+    return pytest.importorskip("saliency.metrics.pic", reason="needs PAIR's package: pip install saliency")
 
 
 @pytest.fixture

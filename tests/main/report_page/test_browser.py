@@ -44,6 +44,10 @@ window.addEventListener("load", async () => {
   box.click();
   found.hidden = getComputedStyle(small).display;
   found.wide = document.documentElement.scrollWidth > document.documentElement.clientWidth;
+  const lines = [...document.querySelectorAll(".panels .line")];
+  document.querySelector('.legend button[data-row="1"]').click();
+  const faint = lines.filter((line) => getComputedStyle(line).opacity < 0.5);
+  found.faint = [faint.length, lines.filter((line) => line.dataset.row !== "1").length];
   const out = document.createElement("pre");
   out.id = "probe";
   out.textContent = JSON.stringify(found);
@@ -82,3 +86,4 @@ def test_in_a_browser(make_run, write_page, tmp_path):
     assert found["fetched"] == [] and found["violations"] == 0
     assert found["shown"] == "block" and found["hidden"] == "none"
     assert not found["wide"]
+    assert found["faint"][0] == found["faint"][1] > 8  # other lines than the one whose name was pressed

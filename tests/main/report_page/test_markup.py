@@ -83,10 +83,20 @@ def test_difference_table(make_run):
 def test_sanity_table_puts_both_together(make_run):
     runs = make_run("true", variants=("last", "grad")), make_run("random", variants=("grad_randomised",))
     comparison, statistics = analysed(*runs)
+    table = sanity_table(comparison, statistics)
+    marks = [cell.mark for cell in table.rows[1][1:] if cell.mark]
+    assert marks == [d.verdict for d in statistics.losses["grad_randomised"].values()] and len(marks) == 8
+    assert not any(cell.mark for cell in table.rows[0]) and len(table.notes) == 1
     assert [row[0].text for row in sanity_table(comparison, statistics).rows] == ["grad", "grad_randomised"]
     comparison, statistics = analysed(runs[0], f"drawn={runs[1]}")
     assert [row[0].text for row in sanity_table(comparison, statistics).rows] == ["grad", "drawn_randomised"]
     assert sanity_table(*analysed(runs[0])) is None
+
+
+def test_sanity_table_names_what_did_not_change(make_run):
+    runs = make_run("true", variants=("last",)), make_run("random", variants=("last_randomised",))
+    notes = sanity_table(*analysed(*runs)).notes
+    assert notes[-1].startswith("Not changed at all: last_randomised.")
 
 
 def test_numbers():

@@ -151,11 +151,16 @@ def test_one_image_has_no_interval(make_run):
 
 
 def test_strongest_rival_is_of_another_run_and_real(make_run):
-    """Half of the ranking metrics are better low: -100 wins POS, DEL, ADP twice; ties are broken by order."""
     ltx = make_run("ltx", variants=("last", "best_pos"), n_images=5, shift=50)
-    others = make_run("others", variants=("weak", "oracle", "weak_randomised"), n_images=5)
-    comparison = comparison_of(ltx, others)["perturbation"]
+    others = make_run(
+        "others", variants=("weak", "oracle", "weak_randomised"), n_images=5, record={"method": "baselines"}
+    )
+    again = make_run("again", variants=("best_loss",), n_images=5, seed=3)
+    comparison = comparison_of(ltx, again, others)["perturbation"]
     statistics = analyse(comparison, reference_of(comparison, None), 100, 0)
     assert strongest_rival(comparison, statistics).label == "weak"
+    ltx_only = comparison_of(ltx, again)["perturbation"]
+    statistics = analyse(ltx_only, reference_of(ltx_only, None), 100, 0)
+    assert strongest_rival(ltx_only, statistics).label == "best_loss"
     alone = comparison_of(ltx)["perturbation"]
     assert strongest_rival(alone, analyse(alone, reference_of(alone, None), 100, 0)).label == "best_pos"

@@ -176,5 +176,7 @@ def test_run_folder_follows_pair_and_class(places, tmp_path):
     assert run_folder(options()) == checkpoints / "resnet10t" / "predicted"
     unequal = PretrainOptions(explainee_model_name="resnet", explainer_model_name="vit_base_224")
     assert run_folder(unequal) == checkpoints / "vit_base_224__resnet" / "predicted"
+    randomised = options(randomise_weights=True)
+    assert run_folder(randomised) == checkpoints / "resnet10t" / "predicted-randomised"
     named = options(default_root_dir=tmp_path / "runs", run_name="mine")
     assert run_folder(named) == tmp_path / "runs" / "resnet10t" / "mine"

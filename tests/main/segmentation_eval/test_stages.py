@@ -71,6 +71,12 @@ def test_stages_on_digits_are_scored_and_can_be_scored_again(models, tmp_path, c
     assert a["results"]["pltx"] == pytest.approx(b["results"]["pltx"], abs=0.1)
     assert b["results"]["last"] != b["results"]["pltx"]
     assert call("eval", b["run"], "--num-workers", 0, capsys=capsys) == b
+    cli.run_script(*SCRIPTS["eval"], [b["run"], "--num-workers", "0"])
+    table = [
+        line.split() for line in capsys.readouterr().out.splitlines() if line[:4] in ("meth", "last", "best")
+    ]
+    assert table[0][:3] == ["method", "maps", "tried"]
+    assert {row[0]: row[1] for row in table[1:]} == {"last": "1", "best_loss": "3", "best_pos": "3"}
 
 
 @pytest.mark.parametrize("kind", ["imagenet", "coco", "voc"])
