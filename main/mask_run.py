@@ -17,6 +17,7 @@ from datasets.manifest import from_manifest, read_names, write_manifest
 from datasets.mask_files import MaskUnit, unit_path, units, write_unit
 from main.run_folder import open_run
 from main.shards import shard_of
+from main.speed import pins, to_device
 from models.explainee import Explainee
 
 # Ends the name of every variant that was made for a model with random weights.
@@ -142,8 +143,8 @@ def make_masks(
 
 def _make_unit(explainee, images, chosen, unit, options, method, device, bar) -> MaskUnit:
     loaded, labels, predicted = [], [], []
-    for batch in batches(images, [chosen[index] for index in unit], 32, options.num_workers):
-        loaded.append(batch["image"].to(device))
+    for batch in batches(images, [chosen[index] for index in unit], 32, options.num_workers, pins(device)):
+        loaded.append(to_device(batch["image"], device))
         labels.append(batch["label"])
         with torch.no_grad():
             predicted.append(explainee(loaded[-1]).argmax(1))

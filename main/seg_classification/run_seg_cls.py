@@ -6,6 +6,11 @@
 
 Writes `best` and `last` weights, `epochs.csv`, both manifests and pictures to
 `checkpoints/<pair>/<target|predicted, or --run-name>/`, and goes on where it was when killed and repeated.
+
+On several GPUs or machines the same command gives the same explainer (--batch-size is that of all together):
+
+    torchrun --nproc-per-node 4 main/seg_classification/run_seg_cls.py ...
+    srun --ntasks 8 --gpus-per-task 1 python main/seg_classification/run_seg_cls.py ...
 """
 
 import sys
@@ -14,7 +19,7 @@ from pathlib import Path
 sys.path[0] = sys.path[0] if __package__ else str(Path(__file__).parents[2])
 
 from config import PretrainOptions
-from main import cli
+from main import cli, distributed
 from main.pair import check_images, load_explainee
 from main.seg_classification.pretrain_run import pretrain
 
@@ -24,7 +29,7 @@ def main(options: PretrainOptions) -> tuple[Path, dict]:
     device = cli.pick_device(options.device)
     check_images(options)
     explainee = load_explainee(options).to(device)
-    folder, rows = pretrain(options, explainee, device)
+    folder, rows = pretrain(options, explainee, device, distributed.start(device))
     best = min(rows, key=lambda row: row["val_POS"])
     print(
         f"best epoch {best['epoch']}: validation POS {best['val_POS']:.2f}, "
