@@ -2,15 +2,15 @@
 
 The objective of the paper shows the explainee one soft mask, so only the few pixels that this mask keeps are
 ever ranked. Here the mask is also cut at sampled sizes: the most salient share of the pixels alone has to keep
-the class, and the image without them has to lose it. The cut is hard in the forward pass, as it is wherever an
-order of pixels is used, and soft in the backward pass (straight-through; Bengio et al. 2013).
+the class, and the image without them has to lose it. The cut is a steep sigmoid around the share's quantile: a
+hard one would make results depend on rounding, and so on how many images run side by side.
 """
 
 import torch
 from torch import Tensor
 
 SMALLEST, LARGEST = 0.05, 0.95  # shares of the pixels between which sizes are sampled
-_SOFTNESS = 0.5  # width of the soft cut, in standard deviations of the map
+_SOFTNESS = 0.2  # width of the cut, in standard deviations of the map
 # Fractional parts of multiples of the golden ratio spread evenly over [0, 1).
 _GOLDEN = 0.6180339887498949
 
@@ -28,9 +28,9 @@ def sampled_shares(step: Tensor, n: int) -> Tensor:
 
 
 def cut(maps: Tensor, shares: Tensor) -> Tensor:
-    """Masks (B, n, H, W): 1 on the most salient share of the pixels, 0 elsewhere; differentiable in the maps.
+    """Masks (B, n, H, W) in (0, 1): near 1 on the most salient share of the pixels, near 0 elsewhere.
 
-    Equally salient pixels go in the order of their index, as in `main.perturbation_eval.curves`.
+    The value at which a map is cut and the cut's width count as constants in the backward pass.
 
     Args:
         maps: (B, H, W).
@@ -38,13 +38,8 @@ def cut(maps: Tensor, shares: Tensor) -> Tensor:
     """
     flat = maps.flatten(1)
     n_pixels = flat.shape[1]
-    values, order = torch.sort(flat.detach(), dim=1, descending=True, stable=True)
+    values = flat.detach().sort(dim=1, descending=True).values
     counts = (shares * n_pixels).round().long().clamp(1, n_pixels - 1)
-    ranks = torch.empty_like(order).scatter_(
-        1, order, torch.arange(n_pixels, device=maps.device).expand_as(order)
-    )
-    hard = (ranks[:, None] < counts[..., None]).to(flat.dtype)
     level = values.gather(1, counts)[..., None]
-    width = _SOFTNESS * flat.detach().std(1).clamp(min=torch.finfo(flat.dtype).eps)[:, None, None]
-    soft = torch.sigmoid((flat[:, None] - level) / width)
-    return (hard + (soft - soft.detach())).unflatten(2, maps.shape[1:])
+    width = _SOFTNESS * values.std(1).clamp(min=torch.finfo(flat.dtype).eps)[:, None, None]
+    return torch.sigmoid((flat[:, None] - level) / width).unflatten(2, maps.shape[1:])

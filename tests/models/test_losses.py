@@ -140,15 +140,17 @@ def test_order_loss_formula(case, fill):
     expected = np.zeros(N)
     for share in sampled_shares(torch.tensor([4]), 2)[0].tolist():
         for i, row in enumerate(maps.flatten(1).numpy()):
-            kept = np.zeros(SIDE * SIDE)
-            kept[np.argsort(-row, kind="stable")[: round(share * SIDE * SIDE)]] = 1
+            level = np.sort(row)[::-1][round(share * SIDE * SIDE)]
+            kept = 1 / (1 + np.exp(-(row - level) / (0.2 * row.std(ddof=1))))
             for mask, wanted in ((kept, True), (1 - kept, False)):
                 shown = torch.tensor(mask).view(1, 1, SIDE, SIDE)
                 logits = explainee(apply_mask(images[i : i + 1], shown, fill))[0].numpy()
                 p = np.exp(logits[classes[i]]) / np.exp(logits).sum()
                 expected[i] -= math.log(p if wanted else 1 - p) / 2
     np.testing.assert_allclose(found["order_loss"].numpy(), expected, rtol=1e-9)
-    np.testing.assert_allclose(found["loss"].numpy(), (found["prediction_loss"] + 3 * expected).numpy(), rtol=1e-9)
+    np.testing.assert_allclose(
+        found["loss"].numpy(), (found["prediction_loss"] + 3 * expected).numpy(), rtol=1e-9
+    )
 
 
 def test_order_loss_of_a_multi_label_explainee_is_that_of_two_classes(case):

@@ -3,7 +3,6 @@
 import numpy as np
 import torch
 
-from main.perturbation_eval.curves import removal_steps
 from models.order_loss import LARGEST, SMALLEST, cut, sampled_shares
 
 
@@ -18,29 +17,35 @@ def test_shares_spread_evenly_over_the_steps():
     assert gaps.max() < 3 * (LARGEST - SMALLEST) / 25
 
 
-def test_keeps_exactly_the_most_salient_pixels_ties_by_index():
-    maps = torch.tensor(np.random.default_rng(0).integers(0, 4, (3, 10, 10))).float()  # many ties
-    shares = torch.tensor([[0.1, 0.3, 0.9]]).expand(3, 3)
-    masks = cut(maps, shares)
-    steps = removal_steps(maps, most_salient_first=True).view(3, 10, 10)
-    for k, step in enumerate((1, 3, 9)):
-        assert torch.equal(masks[:, k], (steps <= step).float())
+def test_most_of_the_mask_lies_on_the_most_salient_share():
+    maps = torch.rand(2, 20, 20, generator=torch.Generator().manual_seed(0))
+    masks = cut(maps, torch.tensor([[0.1, 0.5, 0.9]]).expand(2, 3))
+    for k, share in enumerate((0.1, 0.5, 0.9)):
+        level = np.sort(maps.flatten(1).numpy(), axis=1)[:, ::-1][:, round(share * 400)]
+        above = maps > torch.tensor(level.copy()).view(2, 1, 1)
+        assert torch.equal(masks[:, k] > 0.5, above)
+        torch.testing.assert_close(masks[:, k].mean((1, 2)), torch.full((2,), share), rtol=0, atol=0.05)
 
 
-def test_the_gradient_is_that_of_the_soft_cut():
-    maps = torch.rand(1, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+def test_formula_and_gradient():
+    maps = torch.rand(
+        1, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+    ).requires_grad_()
     weights = torch.rand(1, 1, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    (cut(maps, torch.tensor([[0.5]])) * weights).sum().backward()
+    masks = cut(maps, torch.tensor([[0.5]]))
+    (masks * weights).sum().backward()
     values = maps.detach().numpy().ravel()
-    level, width = np.sort(values)[::-1][8], 0.5 * values.std(ddof=1)
+    level, width = np.sort(values)[::-1][8], 0.2 * values.std(ddof=1)
     soft = 1 / (1 + np.exp(-(values - level) / width))
-    expected = soft * (1 - soft) / width * weights.numpy().ravel()
-    np.testing.assert_allclose(maps.grad.numpy().ravel(), expected, rtol=1e-6)
+    np.testing.assert_allclose(masks.detach().numpy().ravel(), soft, rtol=1e-9)
+    np.testing.assert_allclose(
+        maps.grad.numpy().ravel(), soft * (1 - soft) / width * weights.numpy().ravel(), rtol=1e-6
+    )
 
 
 def test_a_constant_map_has_a_finite_gradient():
     maps = torch.full((1, 6, 6), 0.5, requires_grad=True)
     masks = cut(maps, torch.tensor([[0.25]]))
-    assert masks.sum() == 9
+    assert (masks == 0.5).all()
     masks.mean().backward()
     assert torch.isfinite(maps.grad).all()

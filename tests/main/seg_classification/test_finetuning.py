@@ -107,10 +107,12 @@ def test_side_by_side_equals_one_image_at_a_time(case, kinds, by_pos):
     assert (masks["last"] - masks["pltx"]).abs().max() > 1e-3
 
 
+# Maps of untrained explainers are nearly flat, and the order loss looks at differences alone.
+@pytest.mark.parametrize(("order_loss_mul", "tolerance"), [(0.0, 1e-5), (1.0, 1e-3)])
 @pytest.mark.parametrize("kinds", PAIRS, ids=str)
-def test_results_do_not_depend_on_slots_or_order(case, kinds):
+def test_results_do_not_depend_on_slots_or_order(case, kinds, order_loss_mul, tolerance):
     explainer, explainee, images, classes = case(*kinds)
-    objective = Objective(mask_loss_mul=5.0)
+    objective = Objective(mask_loss_mul=5.0, order_loss_mul=order_loss_mul)
     first = finetune(explainer, explainee, images, classes, classes, objective, settings(slots=1))
     for slots, order in ((2, [5, 3, 1, 0, 2, 4]), (4, [0, 1, 2, 3, 4, 5]), (16, [3, 2, 1, 0, 5, 4])):
         masks, figures = finetune(
@@ -118,7 +120,7 @@ def test_results_do_not_depend_on_slots_or_order(case, kinds):
             settings(slots=slots),
         )  # fmt: skip
         for name in VARIANTS:
-            torch.testing.assert_close(masks[name], first[0][name][order], rtol=0, atol=1e-5)
+            torch.testing.assert_close(masks[name], first[0][name][order], rtol=0, atol=tolerance)
         torch.testing.assert_close(figures["loss"], first[1]["loss"][order], rtol=0, atol=1e-4)
         assert torch.equal(figures["best_step"], first[1]["best_step"][order])
 
