@@ -1,9 +1,9 @@
 """Training the order of the pixels: what the explainee says at every size of the mask, not at one.
 
 The objective of the paper shows the explainee one soft mask, so only the few pixels that this mask keeps are
-ever ranked. Here the mask is also cut at sampled sizes: the most salient share of the pixels alone has to keep
-the class, and the image without them has to lose it. The cut is a steep sigmoid around the share's quantile: a
-hard one would make results depend on rounding, and so on how many images run side by side.
+ever ranked. Here the mask is also cut at sampled sizes: the most salient share of the pixels alone has to
+keep the class, and the image without them has to lose it. The cut is a steep sigmoid around the share's
+quantile: a hard one would make results depend on rounding, and so on how many images run side by side.
 """
 
 import torch
