@@ -13,6 +13,7 @@ CHECKPOINTS = ROOT / "checkpoints"
 DATA = ROOT / "data"
 RESULTS = DATA / "results"
 IMAGENET_VAL = DATA / "imagenet" / "val"
+DIGITS = "digits"  # stands where a folder of images is named: digits made on the fly
 
 
 class UserError(Exception):

@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import DataLoader
 
 import config
-from config import UserError
+from config import DIGITS, UserError
 from datasets.base import ImageSet
 from datasets.coco import CocoSegmentation
 from datasets.digits import DigitsOnPhotos
@@ -17,7 +17,6 @@ from datasets.imagenet import open_folder
 from datasets.pictures import PictureFiles
 from datasets.voc import VocSegmentation
 
-DIGITS = "digits"
 SEGMENTATION_SETS = {"imagenet": ImagenetSegmentation, "coco": CocoSegmentation, "voc": VocSegmentation}
 
 

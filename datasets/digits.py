@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from sklearn.datasets import load_digits, load_sample_images
 
 from config import UserError
 from datasets.base import ImageSet, mask_to_tensor, to_tensor
@@ -99,6 +98,8 @@ class DigitsOnPhotos(ImageSet):
 
 @cache
 def _digit_data() -> tuple[np.ndarray, np.ndarray]:
+    from sklearn.datasets import load_digits  # here: importing scikit-learn takes half a second
+
     digits = load_digits()
     return digits.images.astype(np.float32) / 16, digits.target
 
@@ -112,6 +113,8 @@ def _digit_ids(split: str) -> np.ndarray:
 
 @cache
 def _photographs() -> tuple[np.ndarray, ...]:
+    from sklearn.datasets import load_sample_images
+
     return tuple(load_sample_images().images)
 
 

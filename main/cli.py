@@ -1,4 +1,8 @@
-"""What every script shares: flags from the dataclasses of `config`, logging, errors, the closing line."""
+"""What every script shares: flags from the dataclasses of `config`, logging, errors, the closing line.
+
+PyTorch is imported only where it is needed, and the scripts import what they run inside `main`: so `--help`
+and a wrong command line are answered at once.
+"""
 
 import argparse
 import dataclasses
@@ -9,12 +13,17 @@ import types
 import typing
 from collections.abc import Callable
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 import config
 from config import UserError
-from main.distributed import place
+
+if TYPE_CHECKING:
+    import torch
+
+
+# Options that name what a script makes, and a folder whose reader says more than that it is not there.
+_NOT_CHECKED = ("output", "default_root_dir", "segmentation_root")
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -56,6 +65,10 @@ def parse(options_class: type, argv: list[str] | None = None, description: str |
     return options_class(**given)
 
 
+def _flag(field: dataclasses.Field) -> str:
+    return field.metadata["flag"] or "--" + field.name.replace("_", "-")
+
+
 class _Parser(argparse.ArgumentParser):
     """Reports a wrong command line as any other mistake, in one line and without the list of all flags."""
 
@@ -79,7 +92,7 @@ def _add_flag(group, field: dataclasses.Field, hint) -> None:
         arguments |= {"type": kind, "choices": field.metadata["choices"]}
         if arguments["choices"]:
             del arguments["metavar"]
-    name = field.metadata["flag"] or "--" + field.name.replace("_", "-")
+    name = _flag(field)
     if name.startswith("-"):
         arguments |= {
             "dest": field.name,
@@ -121,6 +134,7 @@ def run_script(options_class: type, main: Callable, argv: list[str] | None = Non
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
         options = parse(options_class, argv, sys.modules[main.__module__].__doc__)
+        _check_paths(options)
         if getattr(options, "verbose", False):
             logging.getLogger().setLevel(logging.INFO)
         run, results = main(options)
@@ -134,12 +148,28 @@ def run_script(options_class: type, main: Callable, argv: list[str] | None = Non
     print(json.dumps({"run": None if run is None else str(run), "results": results}))
 
 
-def pick_device(name: str) -> torch.device:
+def _check_paths(options) -> None:
+    """What the user names, files and folders, is there."""
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if value is None or value == field.default or field.name in _NOT_CHECKED:
+            continue
+        for path in value if isinstance(value, list | tuple) else (value,):
+            named = isinstance(path, Path) or field.metadata["metavar"] == "DIR"
+            if named and str(path) != config.DIGITS and not Path(path).exists():
+                raise UserError(f"{_flag(field)} {path}: no such file or folder")
+
+
+def pick_device(name: str) -> "torch.device":
     """`auto` to the best device there is; of several CUDA devices, each process of a launch takes its own.
 
     Raises:
         UserError: the device asked for is not there.
     """
+    import torch
+
+    from main.distributed import place
+
     available = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),

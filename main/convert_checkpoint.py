@@ -14,15 +14,16 @@ sys.path[0] = sys.path[0] if __package__ else str(Path(__file__).parents[1])
 
 from config import ConvertOptions, UserError
 from main import cli
-from models import published
-from models.checkpoints import load_weights, save_safetensors, save_state
-from models.explainer import Explainer
-from models.explainer_files import load_explainer, published_alias
-from models.registry import load_pretrained
 
 
 def main(options: ConvertOptions) -> tuple[Path, dict]:
     """Checks that the file fits one of the published pairs, and writes it anew."""
+    from models import published
+    from models.checkpoints import load_weights, save_safetensors, save_state
+    from models.explainer import Explainer
+    from models.explainer_files import load_explainer, published_alias
+    from models.registry import load_pretrained
+
     if options.output.suffix != ".safetensors":
         raise UserError(f"{options.output}: wanted a name that ends in .safetensors")
     weights = load_weights(options.input)

@@ -14,12 +14,14 @@ sys.path[0] = sys.path[0] if __package__ else str(Path(__file__).parents[1])
 
 import config
 from config import DemoOptions
-from main import cli, results
-from main.demo_run import Demo
+from main import cli
 
 
 def main(options: DemoOptions) -> tuple[Path, dict]:
     """Runs the demo and prints its table and the path of its pictures."""
+    from main import results
+    from main.demo_run import Demo
+
     name = options.run_name or f"demo-{options.explainee_model_name}"
     folder = (options.default_root_dir or config.RESULTS) / name
     demo = Demo(options, folder, cli.pick_device(options.device))

@@ -14,15 +14,17 @@ from pathlib import Path
 sys.path[0] = sys.path[0] if __package__ else str(Path(__file__).parents[1])
 
 from config import ExplainOptions
-from datasets.classes import names_of_classes
-from datasets.pictures import PictureFiles
-from main import cli, explain_run
-from main.pair import load_explainee
-from models.registry import input_size
+from main import cli
 
 
 def main(options: ExplainOptions) -> tuple[Path, dict]:
     """Explains every picture that the options name."""
+    from datasets.classes import names_of_classes
+    from datasets.pictures import PictureFiles
+    from main import explain_run
+    from main.pair import load_explainee
+    from models.registry import input_size
+
     device = cli.pick_device(options.device)
     pictures = PictureFiles.of(options.input, input_size(options.explainee_model_name))
     pictures.check()

@@ -143,7 +143,8 @@ def open_folder(
     root = options.default_root_dir or config.RESULTS
     if options.run_name is not None:
         return root / options.run_name, open_run(root / options.run_name, options, identity, record)
-    name = f"explain-{stems(pictures.names)[0]}-{explainee.name}-{plan.method}"
+    what = stems(pictures.names)[0] if len(pictures) == 1 else pictures.root.name
+    name = f"explain-{what}-{explainee.name}-{plan.method}"
     for folder in (root / (name if number == 1 else f"{name}-{number}") for number in range(1, 1000)):
         try:
             return folder, open_run(folder, options, identity, record)

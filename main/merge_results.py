@@ -14,11 +14,12 @@ sys.path[0] = sys.path[0] if __package__ else str(Path(__file__).parents[1])
 
 from config import MergeOptions
 from main import cli
-from main.merging import check_masks, evaluations, merge
 
 
 def main(options: MergeOptions) -> tuple[Path, dict]:
     """Checks the masks, then adds up every evaluation."""
+    from main.merging import check_masks, evaluations, merge
+
     n = check_masks(options.run_folder)
     print(f"masks: {n} images, each once")
     found = evaluations(options.run_folder)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from config import ALIASES, ExplaineeOptions, ExplainerOptions, PairOptions, UserError
+from config import ALIASES, DIGITS, ExplaineeOptions, ExplainerOptions, PairOptions, UserError
 from datasets.base import ImageSet
-from datasets.build import DIGITS, open_images, open_segmentation
+from datasets.build import open_images, open_segmentation
 from datasets.imagenet import check_labels
 from models.explainee import Explainee
 from models.explainer import Explainer

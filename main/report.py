@@ -14,11 +14,12 @@ sys.path[0] = sys.path[0] if __package__ else str(Path(__file__).parents[1])
 
 from config import ReportOptions
 from main import cli
-from main.report_page.report_run import make_report
 
 
 def main(options: ReportOptions) -> tuple[Path, dict]:
     """Writes the page and says where it lies."""
+    from main.report_page.report_run import make_report
+
     figures = make_report(options)
     print(f"report: {cli.display_path(options.output)}")
     for suffix in (".md", ".tex"):

@@ -16,16 +16,18 @@ sys.path[0] = sys.path[0] if __package__ else str(Path(__file__).parents[2])
 import config
 from config import BaselineOptions, PerturbationOptions
 from main import cli
-from main.baselines.baseline_run import default_run_name, run_baselines
-from main.baselines.methods import parse_methods
-from main.pair import load_explainee, open_image_set
-from main.perturbation_eval.evaluator import evaluate_and_print
 
 
 def main(options: BaselineOptions) -> tuple[Path, dict]:
     """Makes the maps and, unless told not to, evaluates them."""
+    from main.baselines.baseline_run import default_run_name, run_baselines
+    from main.baselines.methods import parse_methods
+    from main.pair import check_images, load_explainee, open_image_set
+    from main.perturbation_eval.evaluator import evaluate_and_print
+
     methods = parse_methods(options.method)
     device = cli.pick_device(options.device)
+    check_images(options)
     explainee = load_explainee(options).to(device)
     images = open_image_set(options, explainee)
     name = options.run_name or default_run_name(options, images.describe()["kind"])

@@ -14,11 +14,12 @@ sys.path[0] = sys.path[0] if __package__ else str(Path(__file__).parents[2])
 
 from config import PerturbationOptions
 from main import cli
-from main.perturbation_eval.evaluator import evaluate_and_print
 
 
 def main(options: PerturbationOptions) -> tuple[Path, dict]:
     """Evaluates and prints the table."""
+    from main.perturbation_eval.evaluator import evaluate_and_print
+
     return options.run_folder, evaluate_and_print(options)
 
 

@@ -19,13 +19,15 @@ from pathlib import Path
 sys.path[0] = sys.path[0] if __package__ else str(Path(__file__).parents[2])
 
 from config import PretrainOptions
-from main import cli, distributed
-from main.pair import check_images, load_explainee
-from main.seg_classification.pretrain_run import pretrain
+from main import cli
 
 
 def main(options: PretrainOptions) -> tuple[Path, dict]:
     """Trains and reports the best epoch."""
+    from main import distributed
+    from main.pair import check_images, load_explainee
+    from main.seg_classification.pretrain_run import pretrain
+
     device = cli.pick_device(options.device)
     check_images(options)
     explainee = load_explainee(options).to(device)

@@ -14,13 +14,14 @@ sys.path[0] = sys.path[0] if __package__ else str(Path(__file__).parents[2])
 import config
 from config import FinetuneOptions, PerturbationOptions
 from main import cli
-from main.pair import check_images, explainer_path, load_explainee, open_image_set
-from main.perturbation_eval.evaluator import evaluate_and_print
-from main.seg_classification.ltx_run import default_run_name, run_ltx
 
 
 def main(options: FinetuneOptions) -> tuple[Path, dict]:
     """Makes the masks and, unless told not to, evaluates them."""
+    from main.pair import check_images, explainer_path, load_explainee, open_image_set
+    from main.perturbation_eval.evaluator import evaluate_and_print
+    from main.seg_classification.ltx_run import default_run_name, run_ltx
+
     device = cli.pick_device(options.device)
     check_images(options)
     explainer_path(options)

@@ -13,11 +13,12 @@ sys.path[0] = sys.path[0] if __package__ else str(Path(__file__).parents[2])
 
 from config import SegmentationOptions
 from main import cli
-from main.segmentation_eval.stage import score_run
 
 
 def main(options: SegmentationOptions) -> tuple[Path, dict]:
     """Evaluates and prints the table."""
+    from main.segmentation_eval.stage import score_run
+
     return score_run(options)
 
 

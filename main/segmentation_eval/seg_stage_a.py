@@ -14,11 +14,12 @@ sys.path[0] = sys.path[0] if __package__ else str(Path(__file__).parents[2])
 
 from config import SegStageAOptions
 from main import cli
-from main.segmentation_eval.stage import run_stage
 
 
 def main(options: SegStageAOptions) -> tuple[Path, dict]:
     """Makes the masks and evaluates them."""
+    from main.segmentation_eval.stage import run_stage
+
     return run_stage(options)
 
 

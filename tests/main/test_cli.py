@@ -258,3 +258,26 @@ def test_paths_are_shown_from_the_working_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert cli.display_path(tmp_path / "a" / "b") == "a/b"
     assert cli.display_path("/elsewhere/x") == "/elsewhere/x"
+
+
+def test_paths_that_are_not_there_are_told_before_anything_runs(run_script, tmp_path):
+    """A folder that is made by the run, and `digits`, need not be there."""
+
+    def run(*flags):
+        ran = []
+
+        def main(options: FinetuneOptions):
+            ran.append(options)
+            return None, {}
+
+        main.__module__ = __name__
+        result = run_script(SimpleNamespace(main=main), *flags)
+        return result, bool(ran)
+
+    for flag in ("--images-path", "--labels-path", "--manifest", "--explainee-checkpoint"):
+        result, ran = run(flag, tmp_path / "nothing")
+        assert result.error == f"error: {flag} {tmp_path}/nothing: no such file or folder" and not ran
+    result, ran = run(
+        "--images-path", "digits", "--default-root-dir", tmp_path / "new", "--manifest", tmp_path
+    )
+    assert result.code == 0 and ran

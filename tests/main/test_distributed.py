@@ -10,6 +10,7 @@ from config import UserError
 from main import distributed
 from main.distributed import World, place
 from main.seg_classification import run_seg_cls
+from main.seg_classification.pretraining import Trainer
 from models.checkpoints import load_weights
 
 SCRIPT = "main/seg_classification/run_seg_cls.py"
@@ -91,7 +92,7 @@ def test_two_slurm_tasks_go_on_where_one_process_was_stopped(
     alone = run_script(run_seg_cls, *flags_of(digits_weights, tmp_path / "alone"))
     assert alone.code == 0, alone.err
     seen, root = [], tmp_path / "stopped"
-    train_step = run_seg_cls.pretrain.__globals__["Trainer"]._train_step
+    train_step = Trainer._train_step
 
     def stop(trainer, *arguments):
         seen.append(1)
@@ -100,7 +101,7 @@ def test_two_slurm_tasks_go_on_where_one_process_was_stopped(
         return train_step(trainer, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_seg_cls.pretrain.__globals__["Trainer"], "_train_step", stop)
+        patch.setattr(Trainer, "_train_step", stop)
         assert run_script(run_seg_cls, *flags_of(digits_weights, root)).code == 130
     results = launch(
         start_process, flags_of(digits_weights, root), ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")

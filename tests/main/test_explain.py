@@ -135,6 +135,7 @@ def test_a_folder_of_pictures(run, write_images, tmp_path):
     folder = write_images(["a.png", "b.png", "b.jpg"])
     result = run("--input", folder, folder / "a.png")
     assert len(unit_files(written(result)[0])) == 3
+    assert written(result)[0].name == f"explain-{folder.name}-tiny-pltx"
     assert [line for line in result.out.splitlines() if line in ("a.png", "b.jpg", "b.png")] == [
         "a.png", "b.jpg", "b.png",
     ]  # fmt: skip
@@ -175,7 +176,7 @@ def test_large_pictures_are_written_smaller(run, tmp_path):
         (["--steps", "-1"], "--steps -1: wanted 0 or more"),
         (["--explainee-model-name", "resnet19"], "unknown model 'resnet19'; nearest names: "),
         (["--explainer-checkpoint", "nothing"], "--explainer-checkpoint nothing: no such file"),
-        (["--class-names", "nothing.txt"], "--class-names nothing.txt cannot be read"),
+        (["--class-names", "nothing.txt"], "--class-names nothing.txt: no such file or folder"),
     ],
 )
 def test_wrong_flags_are_one_line_and_write_nothing(flags, message, run, photo, places):
@@ -189,7 +190,7 @@ def test_wrong_pictures_are_one_line_and_write_nothing(run, photo, tmp_path, pla
     for name, message in {
         "page.jpg": "cannot read image",
         "dot.png": "is 1 x 1 pixels",
-        "none.jpg": "no such picture or folder",
+        "none.jpg": "no such file or folder",
     }.items():
         error = run("--input", photo, tmp_path / name).error
         assert message in error and name in error

@@ -54,6 +54,8 @@ for script in scripts:
             assert not stop.code, (script, stop.code)
     assert os.path.samefile(sys.path[0], root), (script, sys.path[0])
     helps[script] = out.getvalue()
+    if not script.endswith("train_digits.py"):  # the last: it is one file with its training
+        assert "torch" not in sys.modules, (script, "--help waits for PyTorch")
 import datasets, timm.data, torchvision.datasets
 assert os.path.samefile(os.path.dirname(os.path.dirname(datasets.__file__)), root)
 assert timm.data.ImageNetInfo().num_classes() == 1000

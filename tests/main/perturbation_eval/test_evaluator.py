@@ -256,7 +256,7 @@ def bad(run_script, run, *argv) -> str:
 
 
 def test_folders_that_are_no_runs(run_script, tmp_path):
-    assert "is not a run folder" in bad(run_script, tmp_path / "nothing")
+    assert "no such file or folder" in bad(run_script, tmp_path / "nothing")
 
 
 def test_no_masks_yet(run_script, run):
@@ -281,7 +281,9 @@ def test_damaged_part(run_script, run):
 
 
 def test_missing_exclude_manifest_is_told_before_anything_is_scored(run_script, run):
-    assert "no such manifest: nothing.csv" in bad(run_script, run, "--exclude-manifest", "nothing.csv")
+    assert "--exclude-manifest nothing.csv: no such file or folder" in bad(
+        run_script, run, "--exclude-manifest", "nothing.csv"
+    )
     assert not (run / "results").exists()
 
 

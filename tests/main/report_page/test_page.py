@@ -157,7 +157,7 @@ def test_most_different():
         (["--reference", "nothing"], "--reference nothing: no such row; there are pltx, last"),
         (["--rival", "nothing"], "--rival nothing: no such row"),
         (["--differ-by", "gini"], "--differ-by gini: no such metric in perturbation; there are POS, NEG"),
-        (["--exclude-manifest", "nothing.csv"], "no such manifest: nothing.csv"),
+        (["--exclude-manifest", "nothing.csv"], "--exclude-manifest nothing.csv: no such file or folder"),
     ],
 )  # fmt: skip
 def test_wrong_flags(make_run, run_script, tmp_path, flags, words):

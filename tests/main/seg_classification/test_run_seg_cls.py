@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 import config
+from main import pair
 from main.seg_classification import pretraining, run_seg_cls, run_seg_cls_opt
 from models.checkpoints import load_safetensors
 from models.explainee import Explainee
@@ -166,13 +167,16 @@ def test_too_few_images_per_class(run_script, tiny_pair, places, write_images):
 @pytest.mark.parametrize(
     "argv, message",
     [
-        (["--images-path", "nowhere"], "no such folder of images: nowhere"),
+        (["--images-path", "nowhere"], "--images-path nowhere: no such file or folder"),
         (["--train-images", 100000], "there are only 24000"),
         (["--n-epochs", 0], "must be at least 1"),
-        (["--train-manifest", "nowhere.csv"], "no such manifest: nowhere.csv"),
+        (["--train-manifest", "nowhere.csv"], "nowhere.csv: no such file or folder"),
         (["--train-split", "all"], "digits have no split 'all'"),
         (["--explainer-model-n-first-layers-to-freeze", 9], "'tiny' has 2 layers"),
-        (["--explainee-checkpoint", "nowhere.pth"], "no such weights file: nowhere.pth"),
+        (
+            ["--explainee-checkpoint", "nowhere.pth"],
+            "--explainee-checkpoint nowhere.pth: no such file or folder",
+        ),
         (["--mask-loss-mul", "inf"], "the loss is not finite at step 0"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
@@ -183,5 +187,5 @@ def test_bad_input(start, tmp_path, monkeypatch, argv, message):
 
 
 def test_missing_images_are_told_before_weights_are_looked_for(run_script, places, monkeypatch):
-    monkeypatch.setattr(run_seg_cls, "load_explainee", lambda options: pytest.fail("weights were loaded"))
+    monkeypatch.setattr(pair, "load_explainee", lambda options: pytest.fail("weights were loaded"))
     assert str(config.IMAGENET_VAL) in run_script(run_seg_cls).error

@@ -13,7 +13,7 @@ from config import FinetuneOptions
 from datasets.digits import DigitsOnPhotos
 from datasets.manifest import write_manifest
 from datasets.mask_files import read_unit, unit_files
-from main import mask_run
+from main import mask_run, pair
 from main.pair import objective
 from main.seg_classification import run_seg_cls_opt
 from main.seg_classification.finetuning import Settings, finetune
@@ -286,15 +286,18 @@ def test_unreadable_image_keeps_what_was_made(ltx, write_images, tmp_path):
 @pytest.mark.parametrize(
     "flags, message",
     [
-        (["--images-path", "nowhere"], "no such folder of images: nowhere"),
+        (["--images-path", "nowhere"], "--images-path nowhere: no such file or folder"),
         (
             ["--explainer-checkpoint", "nowhere"],
-            "--explainer-checkpoint nowhere: no such file or training run",
+            "--explainer-checkpoint nowhere: no such file or folder",
         ),
-        (["--explainee-checkpoint", "nowhere.pth"], "no such weights file: nowhere.pth"),
+        (
+            ["--explainee-checkpoint", "nowhere.pth"],
+            "--explainee-checkpoint nowhere.pth: no such file or folder",
+        ),
         (["--explainee-model-name", "vit_bse_224"], "nearest names: vit_base_224"),
         (["--explainer-model-name", "test_vitt"], "nearest names: test_vit"),
-        (["--manifest", "nowhere.csv"], "no such manifest: nowhere.csv"),
+        (["--manifest", "nowhere.csv"], "nowhere.csv: no such file or folder"),
         (["--split", "validation"], "digits have no split 'validation'"),
         (["--max-images", "0"], "no images are left"),
         (["--finetune-lr", "fast"], "--finetune-lr fast: wanted a number or 'released'"),
@@ -322,7 +325,7 @@ def test_missing_images_and_explainers_are_told_before_weights_are_looked_for(
     run_script, places, monkeypatch
 ):
     """Which may mean a download of hundreds of MB."""
-    monkeypatch.setattr(run_seg_cls_opt, "load_explainee", lambda options: pytest.fail("weights were loaded"))
+    monkeypatch.setattr(pair, "load_explainee", lambda options: pytest.fail("weights were loaded"))
     error = run_script(run_seg_cls_opt).error
     assert str(config.IMAGENET_VAL) in error and "--images-path" in error
     error = run_script(run_seg_cls_opt, "--images-path", "digits").error
