@@ -88,7 +88,9 @@ def measure_slot(explainer: Explainer, explainee: Explainee, objective: Objectiv
     image = torch.zeros(1, 3, *explainee.input_size, device=device)
     target = torch.zeros(1, dtype=torch.long, device=device)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
-        masks = explainer(image, target)
+        masks = (
+            explainer(image, target) if getattr(explainer, "class_conditional", False) else explainer(image)
+        )
         loss = objective(explainee, image, masks, target)["loss"]
     weights = sum(value.numel() * value.element_size() for value in explainer.trainable().values())
     del loss
@@ -165,8 +167,10 @@ class SideBySide:
         UserError: a given number that does not fit; the message says which one would.
     """
 
-    def __init__(self, asked: int | str, memory: SlotMemory, device: torch.device, free: int | None = None):
-        self.automatic = asked == AUTO
+    def __init__(
+        self, asked: int | str, memory: SlotMemory, device: torch.device | str, free: int | None = None
+    ):
+        self.automatic, device = asked == AUTO, torch.device(device)
         free = free_memory(device) if free is None else free
         self.most = memory.fits(free)
         if self.automatic:

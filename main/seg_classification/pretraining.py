@@ -210,13 +210,13 @@ class Trainer:
         """Losses (B,) of images, their true classes (B, L), -1 for none, and positions (B,) in their set."""
         if not self.explainer.class_conditional:
             classes = self.classes_of(images, known[:, 0])
-            return self.objective(self.explainee, images, self.model(images), classes)
+            return self.objective(self.explainee, images, self.model(images), classes, self.step)
         chance = random_rows(
             [(self.plan.seed, self.step, i) for i in index.tolist()], self.explainee.num_classes
         )
         known = known if self.plan.by_target else None
         questions = draw_questions(self.explainee, images, known, chance)
-        return answer_losses(self.model, self.explainee, self.objective, images, questions)
+        return answer_losses(self.model, self.explainee, self.objective, images, questions, self.step)
 
     def _backward(self, images: Tensor, known: Tensor, index: Tensor, n: int, counts: bool) -> None:
         losses = self._losses(images, known, index)

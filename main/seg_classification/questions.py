@@ -71,7 +71,12 @@ def draw_questions(
 
 
 def answer_losses(
-    explainer: Explainer, explainee, objective: Objective, images: Tensor, questions: Questions
+    explainer: Explainer,
+    explainee,
+    objective: Objective,
+    images: Tensor,
+    questions: Questions,
+    step: int = 0,
 ) -> dict[str, Tensor]:
     """Losses of the masks for all questions, each (B,).
 
@@ -83,7 +88,7 @@ def answer_losses(
     classes, present = questions.classes.flatten(), questions.present.flatten()
     masks = explainer(images, classes)
     rows, absent = present.nonzero()[:, 0], (~present).nonzero()[:, 0]
-    losses = objective(explainee, images[rows // n_each], masks[rows], classes[rows])
+    losses = objective(explainee, images[rows // n_each], masks[rows], classes[rows], step)
     losses = {name: _means(values, rows // n_each, len(images)) for name, values in losses.items()}
     size = _means(mask_loss(masks[absent], objective.mask_loss), absent // n_each, len(images))
     return losses | {"loss": losses["loss"] + ABSENT_WEIGHT * objective.mask_loss_mul * size}
