@@ -205,6 +205,11 @@ class ExplainerOptions:
     mask_fill: str = option(
         "black", "what stands where the mask removes", choices=("black", "mean", "blur"), group="objective"
     )
+    order_loss_mul: float = option(
+        0.0,
+        "weight of the order loss, which cuts the mask at sampled sizes and is not in the paper",
+        group="objective",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -191,7 +191,7 @@ def finetune(
         changed = False
         while not changed:
             masks = stack.token_masks(pixels, queue.slots)
-            losses = objective(explainee, pixels, masks, asked)["loss"]
+            losses = objective(explainee, pixels, masks, asked, record.steps[rows])["loss"]
             better, aucs = None, None
             if scorer is not None:
                 maps = upsample(masks.detach(), pixels.shape[-2:])[:, 0]

@@ -200,7 +200,8 @@ class Trainer:
         self.optimizer.step()
 
     def _backward(self, images: Tensor, labels: Tensor, n: int, counts: bool) -> None:
-        losses = self.objective(self.explainee, images, self.model(images), self.classes_of(images, labels))
+        masks, classes = self.model(images), self.classes_of(images, labels)
+        losses = self.objective(self.explainee, images, masks, classes, self.step)
         if counts:
             for name, values in losses.items():
                 total = values.detach().sum(dtype=_sum_type(self.device))
