@@ -2,12 +2,13 @@
 
     python tests/benchmarks/finetuning.py [--pairs digits lite0] [--images-path DIR] [--steps 25]
 
-All sides run in this process, in turn, early stop off, with the same threads and the same attention. `ratio`
-has the scoring shortcuts on; `ratio_without_shortcuts` scores every step of every image in full. The released
-procedure computes in float32 in both rows. `ratio_same_explainee` lets it use our explainee (batch norm folded,
-channels-last, linear layers by oneDNN) instead of the plain one. `equal` (to 1e-5) compares with that one too:
-AdamW's first steps are the rate times the sign of a gradient, so where a gradient is near zero the rounding of
-another explainee decides; `largest_difference_to_plain_explainee` tells. Measure on an idle machine.
+All sides run in this process, in turn, early stop off, with the same threads and the same attention.
+`ratio` has the scoring shortcuts on; `ratio_without_shortcuts` scores every step of every image in full.
+The released procedure computes in float32 in both rows. `ratio_same_explainee` lets it use our explainee
+(batch norm folded, channels-last, linear layers by oneDNN) instead of the plain one. `equal` (to 1e-5)
+compares with that one too: AdamW's first steps are the rate times the sign of a gradient, so where a
+gradient is near zero the rounding of another explainee decides; `largest_difference_to_plain_explainee`
+tells. Measure on an idle machine.
 """
 
 import copy
