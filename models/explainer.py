@@ -71,13 +71,14 @@ class Explainer(nn.Module):
         self.backbone = backbone.requires_grad_(True).eval()
         # LeViT, TinyViT, ... keep their attention biases in eval mode, where our weights still change.
         self._keeping = [part for part in self.backbone.modules() if hasattr(part, "attention_bias_cache")]
-        self._safe_channels_last = not _has_narrow_strided_convolution(self.backbone)
         self.to(device := next(backbone.parameters()).device)
         blank = torch.zeros(1, 3, *spec.size, device=device)
         self.condition: ClassCondition | None = None
         with torch.no_grad():
             features = self._features(blank, None)
         self.has_tokens = features.dim() == 3 or self._channels_last(features)
+        # Not to be had under vmap.
+        self.channels_last = not (self.has_tokens or _has_narrow_strided_convolution(self.backbone))
         self.head = self._make_head(features).to(device)
         dim = features.shape[-1 if self.has_tokens else 1]
         if class_rows is not None:
@@ -185,7 +186,7 @@ class Explainer(nn.Module):
                 images, self.input_size, mode="bilinear", align_corners=False, antialias=True
             )
         normalised = (images - self.mean) / self.std
-        if not self.has_tokens and self._safe_channels_last:
+        if self.channels_last:
             normalised = normalised.contiguous(memory_format=torch.channels_last)  # faster convolutions
         with autocast(self.precision, images.device):
             features = self._features(normalised, classes)
