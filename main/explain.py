@@ -36,7 +36,9 @@ def main(options: ExplainOptions) -> tuple[Path, dict]:
     plan.explainer.to(device)
     print(f"explainee {explainee.name}, explainer {plan.explainer.name}, pLTX weights: {plan.source}")
     units = []
-    for name, unit, sheet in explain_run.explain_all(folder, run, explainee, pictures, plan, names):
+    for name, unit, sheet in explain_run.explain_all(
+        folder, run, explainee, pictures, plan, names, options.batch_size
+    ):
         print(f"{explain_run.describe(name, unit, plan, names)}\n  sheet: {cli.display_path(sheet)}")
         units.append(unit)
     return folder, explain_run.mean_scores(units, plan)
