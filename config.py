@@ -119,6 +119,21 @@ class RunOptions(ReadOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SpeedOptions:
+    """Speed of the networks."""
+
+    precision: str = option(
+        "float32",
+        "bf16: networks under autocast, faster where the hardware has it; masks and losses stay float32",
+        choices=("float32", "bf16"),
+        group="run",
+    )
+    compile: bool = option(
+        False, "torch.compile the explainee, and in pretraining the explainer", group="run", free=True
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class ShardOptions:
     """Several processes on one run; the environment of torchrun or a Slurm array is read by default."""
 
@@ -189,6 +204,11 @@ class ExplainerOptions:
     is_ce_neg: bool = option(False, "subtract the loss on the inverse mask, and halve", group="objective")
     mask_fill: str = option(
         "black", "what stands where the mask removes", choices=("black", "mean", "blur"), group="objective"
+    )
+    order_loss_mul: float = option(
+        0.0,
+        "weight of the order loss, which cuts the mask at sampled sizes and is not in the paper",
+        group="objective",
     )
 
 
@@ -281,7 +301,7 @@ class PlaceOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainOptions(RunOptions, PlaceOptions, ImageOptions, PairOptions):
+class PretrainOptions(RunOptions, SpeedOptions, PlaceOptions, ImageOptions, PairOptions):
     """`run_seg_cls.py`: pLTX pretraining."""
 
     ignored_flags: ClassVar[tuple[str, ...]] = (
@@ -289,7 +309,14 @@ class PretrainOptions(RunOptions, PlaceOptions, ImageOptions, PairOptions):
     )  # fmt: skip
 
     n_epochs: int = option(30, "epochs", group="training")
-    batch_size: int = option(32, "images per step", group="training")
+    batch_size: int = option(32, "images per step, of all processes together", group="training")
+    accumulate: int = option(
+        1,
+        "parts that a step's images are taken in, one after the other: less memory, the same step",
+        group="training",
+        metavar="N",
+        free=True,
+    )
     lr: float | None = option(
         None, "peak rate (default: 2e-3 for the published pairs, else 2e-4)", group="training"
     )
@@ -346,7 +373,7 @@ class SanityOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LtxOptions(RunOptions, ShardOptions, PlaceOptions, SanityOptions, PairOptions):
+class LtxOptions(RunOptions, SpeedOptions, ShardOptions, PlaceOptions, SanityOptions, PairOptions):
     """Making LTX masks (or pLTX masks with --RUN-BASE-MODEL True), whatever the images."""
 
     ignored_flags: ClassVar[tuple[str, ...]] = (
@@ -375,7 +402,10 @@ class LtxOptions(RunOptions, ShardOptions, PlaceOptions, SanityOptions, PairOpti
         False, "stop an image at POS under 6 or NEG over 89 (released; stores pltx and best_* only)",
         group="finetuning",
     )  # fmt: skip
-    batch_size: int = option(16, "images finetuned side by side", group="finetuning", free=True)
+    batch_size: int | str = option(
+        16, "images finetuned side by side, or auto: what fits the memory", metavar="N|auto",
+        group="finetuning", free=True,
+    )  # fmt: skip
     unit_size: int = option(256, "images per mask file", group="finetuning", metavar="N")
     evaluate: bool = option(True, "score the masks at the end", group="finetuning", free=True)
     metrics: str = option(
@@ -443,7 +473,7 @@ class BaselineOptions(
 
 
 @dataclass(frozen=True, kw_only=True)
-class PerturbationOptions(RunOptions, ShardOptions):
+class PerturbationOptions(RunOptions, SpeedOptions, ShardOptions):
     """`run_perturbation_eval.py`: mask files to POS, NEG, DEL, INS, ADP, PIC."""
 
     run_folder: Path = option(MISSING, "folder of a run that made masks", flag="RUN_FOLDER")
@@ -460,7 +490,7 @@ class PerturbationOptions(RunOptions, ShardOptions):
         None, "leave out the images that this CSV lists (those trained on, say)", metavar="FILE"
     )
     batch_size: int | None = option(
-        None, "images through the explainee at once (default: 64 on CPU, 256 on GPU)", free=True
+        None, "images through the explainee at once (default: 32 on CPU, 256 on GPU)", free=True
     )
 
 
@@ -523,6 +553,13 @@ class ReportOptions:
         None, "folder that holds the runs' images now (default: where they were)", group="pictures",
         metavar="DIR",
     )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergeOptions:
+    """`main/merge_results.py`: shards of a run, checked and added up."""
+
+    run_folder: Path = option(MISSING, "folder of a run that made masks", flag="RUN_FOLDER")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader
 
 import config
 from config import DIGITS, UserError
@@ -94,13 +94,26 @@ def rebuild(description: dict[str, Any], image_size: tuple[int, int]) -> ImageSe
 def batches(
     images: ImageSet, chosen: Sequence[int], batch_size: int, num_workers: int = 0, pin: bool = False
 ) -> Iterator[dict[str, Any]]:
-    """Batches of the chosen images, in that order.
+    """Batches of the chosen images, in that order; see `groups`."""
+    cut = [list(chosen[i : i + batch_size]) for i in range(0, len(chosen), batch_size)]
+    return groups(images, cut, num_workers, pin)
+
+
+def groups(
+    images: ImageSet, cut: Sequence[Sequence[int]], num_workers: int = 0, pin: bool = False
+) -> Iterator[dict[str, Any]]:
+    """One batch for each group of positions.
+
+    Args:
+        images: the image set.
+        cut: positions of each batch.
+        num_workers: processes that read.
+        pin: into pinned memory, for CUDA.
 
     Raises:
         UserError: an image cannot be read.
     """
-    workers = min(num_workers, -(-len(chosen) // batch_size))
-    loader = DataLoader(Subset(images, chosen), batch_size, num_workers=workers, pin_memory=pin)
+    loader = DataLoader(images, batch_sampler=cut, num_workers=min(num_workers, len(cut)), pin_memory=pin)
     failure = None
     try:
         yield from loader

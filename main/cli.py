@@ -84,6 +84,8 @@ def _add_flag(group, field: dataclasses.Field, hint) -> None:
     arguments = {"help": field.metadata["help"], "metavar": field.metadata["metavar"]}
     if typing.get_origin(kind) is tuple:
         arguments |= {"nargs": "+", "type": typing.get_args(kind)[0]}
+    elif int in options and str in options:
+        arguments |= {"type": _number_or_auto}
     elif kind is bool:
         arguments |= {"type": _boolean, "nargs": "?", "const": True}
         arguments["metavar"] = arguments["metavar"] or "True|False"
@@ -109,6 +111,15 @@ def _boolean(text: str) -> bool:
     if text.lower() not in values:
         raise argparse.ArgumentTypeError(f"wanted True or False, got '{text}'")
     return values[text.lower()]
+
+
+def _number_or_auto(text: str) -> int | str:
+    if text == "auto":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"wanted a whole number or 'auto', got '{text}'") from None
 
 
 def run_script(options_class: type, main: Callable, argv: list[str] | None = None) -> None:
@@ -151,12 +162,14 @@ def _check_paths(options) -> None:
 
 
 def pick_device(name: str) -> "torch.device":
-    """`auto` to the best device there is.
+    """`auto` to the best device there is; of several CUDA devices, each process of a launch takes its own.
 
     Raises:
         UserError: the device asked for is not there.
     """
     import torch
+
+    from main.distributed import place
 
     available = {
         "cuda": torch.cuda.is_available(),
@@ -167,6 +180,8 @@ def pick_device(name: str) -> "torch.device":
         name = next(device for device, there in available.items() if there)
     if not available[name]:
         raise UserError(f"--device {name}: this machine has none that PyTorch can use; try --device auto")
+    if name == "cuda" and torch.cuda.device_count() > 1:
+        return torch.device(name, place()[2] % torch.cuda.device_count())
     return torch.device(name)
 
 
@@ -187,9 +202,12 @@ def display_path(path: str | Path) -> str:
 
 
 def shared(
-    options, options_class: type, leave_out: tuple[str, ...] = ("batch_size", "exclude_manifest")
+    options, options_class: type, leave_out: tuple[str, ...] = ("batch_size", "exclude_manifest", "precision")
 ) -> dict:
-    """Values of the options that another script's dataclass has too, but for those of another meaning."""
+    """Values of the options that another script's dataclass has too, but for those of another meaning.
+
+    Scores are taken in float32, whatever precision the maps were made in.
+    """
     names = {field.name for field in dataclasses.fields(options_class)} - set(leave_out)
     return {
         field.name: getattr(options, field.name)

@@ -188,6 +188,7 @@ def objective(options: PairOptions) -> Objective:
         options.use_logits_only,
         options.is_ce_neg,
         options.mask_fill,
+        options.order_loss_mul,
     )
 
 

@@ -1,6 +1,7 @@
 """What both evaluators share: parts that survive a kill, per-image rows, the summary, the printed table."""
 
 import csv
+import dataclasses
 import json
 import logging
 import math
@@ -14,11 +15,14 @@ from tqdm import tqdm
 from config import UserError
 from datasets.manifest import read_names
 from datasets.mask_files import MaskUnit, read_unit, unit_files, unit_path, units
-from main.run_folder import read_run, write_json
+from main.run_folder import read_run, resolved_options, write_json
 from main.shards import shard_of
 from models.checkpoints import replace_file
 
 log = logging.getLogger(__name__)
+
+# What `main.merging` needs to add up an evaluation again.
+OPTIONS_FILE = "options.json"
 
 
 class Metric(Protocol):
@@ -55,6 +59,7 @@ def score_units(
     if options.exclude_manifest is not None:
         read_names(options.exclude_manifest)  # before hours of scoring, not after
     expected = _expected_files(options.run_folder, run)
+    _write_options(folder, options, run)
     mine = shard_of(expected, options.num_shards, options.shard_index)
     todo = [file for file in mine if file.is_file() and not _is_scored(folder, file, metrics)]
     if todo:
@@ -78,6 +83,15 @@ def _is_scored(folder: Path, file: Path, metrics: Sequence[str]) -> bool:
     """Whether a mask file has been scored by these metrics."""
     path = part_path(folder, file)
     return path.is_file() and read_part(path).get("metrics", np.array([])).tolist() == list(metrics)
+
+
+def _write_options(folder: Path, options, run: dict) -> None:
+    how = {
+        field.name for field in dataclasses.fields(options) if field.metadata["group"] in ("run", "shards")
+    }
+    how = (how | {"run_folder"}) - {"precision"}
+    values = {name: value for name, value in resolved_options(options).items() if name not in how}
+    write_json(folder / OPTIONS_FILE, {"run_hash": run["hash"], "options": values})
 
 
 def _expected_files(run_folder: Path, run: dict) -> list[Path]:

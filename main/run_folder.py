@@ -97,6 +97,15 @@ def read_run(folder: Path) -> dict[str, Any]:
     path = Path(folder) / "run.json"
     if not path.is_file():
         raise UserError(f"{folder} is not a run folder: it has no run.json")
+    return read_json(path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
     try:
         return json.loads(path.read_text())
     except (ValueError, OSError) as error:

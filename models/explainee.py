@@ -9,11 +9,15 @@ from torch import Tensor, nn
 
 from config import UserError
 from models.folding import fold_batch_norm
+from models.frozen import freeze_linears
+from models.precision import logits_of
 from models.registry import InputSpec, create_model, input_spec, load_pretrained
 
 
 class Explainee(nn.Module):
     """A classifier of images in [0, 1], frozen, in eval mode; gradients reach its input, never its weights.
+
+    With its attribute `precision` set to `bf16` it computes under autocast; its logits are float32 always.
 
     Args:
         model: module from normalised images (B, 3, H, W) to logits (B, C).
@@ -34,6 +38,7 @@ class Explainee(nn.Module):
         super().__init__()
         self.model = model.requires_grad_(False)
         self.name, self.spec, self.checkpoint = name, spec, checkpoint
+        self.precision = "float32"
         self.multi_label = multi_label
         self.input_size = spec.size
         self.register_buffer("mean", torch.tensor(spec.mean).view(1, -1, 1, 1), persistent=False)
@@ -110,6 +115,27 @@ class Explainee(nn.Module):
             raise UserError(f"'{explainee.name}' has one logit; pass multi_label=True for a sigmoid output")
         return explainee
 
+    def speed_up(self, precision: str = "float32", compile: bool = False) -> "Explainee":
+        """Readies it for many passes; `model` itself stays as it is, and what hooks it no longer sees them.
+
+        Args:
+            precision: `float32`, or `bf16` (autocast; the last layer and the logits stay float32).
+            compile: through `torch.compile`.
+        """
+        model, self.precision = self._folded or self.model, precision
+        frozen = freeze_linears(model, precision, (len(self.spec.mean), *self.spec.size))
+        self._folded = frozen or self._folded
+        if self._folded is not None and self.mean.is_cuda:
+            self._folded.to(memory_format=torch.channels_last)
+        if compile:
+            self.compile(dynamic=True)
+        return self
+
+    @property
+    def runs_folded(self) -> bool:
+        """Whether a faster copy of the model runs, see `models.folding` and `models.frozen`."""
+        return self._folded is not None
+
     @cached_property
     def num_classes(self) -> int:
         """Number of logits."""
@@ -124,5 +150,4 @@ class Explainee(nn.Module):
         """Images (B, 3, H, W) in [0, 1] to logits (B, C)."""
         # Convolutions are up to twice as fast on this layout, on CPUs too.
         normalised = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        output = (self._folded or self.model)(normalised)
-        return output if isinstance(output, Tensor) else output.logits
+        return logits_of(self._folded or self.model, normalised, self.precision)

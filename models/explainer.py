@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from config import UserError
 from models.explainee import Explainee
+from models.precision import autocast, in_full
 from models.registry import InputSpec, create_model, input_spec, load_pretrained
 
 log = logging.getLogger(__name__)
@@ -30,6 +31,8 @@ class Explainer(nn.Module):
     dropped; one with a feature map (B, C, h, w) a 1x1 convolution. It resizes and normalises for its own
     backbone. DenseNet's features are taken before their last ReLU, where torchvision's end (released).
 
+    With its attribute `precision` set to `bf16`, only the backbone computes under autocast.
+
     Args:
         backbone: timm model.
         spec: its input size and normalisation.
@@ -49,6 +52,7 @@ class Explainer(nn.Module):
     ):
         super().__init__()
         self.name, self.activation = name, activation
+        self.precision = "float32"
         self.metadata: dict | None = None  # of the checkpoint that the weights came from
         self.input_size = spec.size
         self.register_buffer("mean", torch.tensor(spec.mean).view(1, -1, 1, 1), persistent=False)
@@ -138,7 +142,9 @@ class Explainer(nn.Module):
         normalised = (images - self.mean) / self.std
         if not self.has_tokens and self._safe_channels_last:
             normalised = normalised.contiguous(memory_format=torch.channels_last)  # faster convolutions
-        logits = self._head_logits(self._features(normalised))
+        with autocast(self.precision, images.device):
+            features = self._features(normalised)
+        logits = self._head_logits(in_full(features, self.precision))
         if self.activation == "sigmoid":
             return logits.sigmoid()
         if self.activation == "relu":

@@ -8,13 +8,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models.masking import apply_mask, upsample
+from models.order_loss import cut, sampled_shares
 
 MASK_LOSSES = ("bce", "bce_probability", "l1", "entropy_softmax")
 
 
 @dataclass(frozen=True)
 class Objective:
-    """`prediction_loss_mul` * prediction loss + `mask_loss_mul` * mask loss.
+    """`prediction_loss_mul` * prediction loss + `mask_loss_mul` * mask loss + `order_loss_mul` * order loss.
 
     Attributes:
         mask_loss: one of `MASK_LOSSES`, see `mask_loss`.
@@ -23,6 +24,8 @@ class Objective:
         use_logits_only: minus the class's logit instead of its cross entropy.
         is_ce_neg: with the inverse term, (L(f(x*m)) - L(f(x*(1-m)))) / 2.
         fill: what stands where the mask removes.
+        order_loss_mul: weight of the order loss (0: the paper's objective), see `_order`.
+        order_samples: sizes that the mask is cut at in each step.
     """
 
     mask_loss: str = "bce"
@@ -31,14 +34,26 @@ class Objective:
     use_logits_only: bool = False
     is_ce_neg: bool = False
     fill: str = "black"
+    order_loss_mul: float = 0.0
+    order_samples: int = 2
 
-    def __call__(self, explainee, images: Tensor, token_masks: Tensor, classes: Tensor) -> dict[str, Tensor]:
+    def __call__(
+        self, explainee, images: Tensor, token_masks: Tensor, classes: Tensor, step: int | Tensor = 0
+    ) -> dict[str, Tensor]:
         """Loss of token masks (B, 1, h, w) in [0, 1] over images (B, 3, H, W) in [0, 1] for classes (B,).
 
         With an explainee that is `multi_label`, -log sigmoid of the logit stands for the cross entropy.
 
+        Args:
+            explainee: images to logits.
+            images: (B, 3, H, W).
+            token_masks: (B, 1, h, w).
+            classes: (B,).
+            step: of the training, one for all or (B,); decides at which sizes the order loss cuts the mask.
+
         Returns:
-            `loss`, `prediction_loss` and `mask_loss`, each (B,), without the weights in the latter two.
+            `loss`, `prediction_loss`, `mask_loss` and, where it has a weight, `order_loss`, each (B,),
+            without the weights in the latter three.
         """
         maps = upsample(token_masks, images.shape[-2:])
         prediction = self._prediction(explainee, apply_mask(images, maps, self.fill), classes)
@@ -47,7 +62,35 @@ class Objective:
             prediction = (prediction - inverse) / 2
         mask = mask_loss(token_masks, self.mask_loss)
         loss = self.prediction_loss_mul * prediction + self.mask_loss_mul * mask
-        return {"loss": loss, "prediction_loss": prediction, "mask_loss": mask}
+        losses = {"loss": loss, "prediction_loss": prediction, "mask_loss": mask}
+        if self.order_loss_mul:
+            losses["order_loss"] = self._order(explainee, images, maps[:, 0], classes, step)
+            losses["loss"] = loss + self.order_loss_mul * losses["order_loss"]
+        return losses
+
+    def _order(self, explainee, images: Tensor, maps: Tensor, classes: Tensor, step: int | Tensor) -> Tensor:
+        """Mean over the cuts of -log p(class | what is kept) - log(1 - p(class | what is left)), (B,).
+
+        The most salient share of the pixels alone has to keep the class, and the image without it to lose it.
+        Sizes are those of the step, the same for all images, so that no image's masks depend on its batch.
+        """
+        n, k = len(images), self.order_samples
+        steps = torch.as_tensor(step, device=images.device).expand(n)
+        kept = cut(maps, sampled_shares(steps, k))
+        masks = torch.cat([kept, 1 - kept], 1).flatten(0, 1)[:, None]
+        pixels = images.repeat_interleave(2 * k, dim=0)
+        shown = apply_mask(pixels, masks, self.fill)
+        logits = explainee(shown)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        asked = classes.repeat_interleave(2 * k)[:, None]
+        own = logits.gather(1, asked)[:, 0]
+        if getattr(explainee, "multi_label", False):
+            present, absent = F.logsigmoid(own), F.logsigmoid(-own)
+        else:
+            everything = logits.logsumexp(1)
+            others = logits.scatter(1, asked, -torch.inf).logsumexp(1)
+            present, absent = own - everything, others - everything
+        return -(present.view(n, 2, k)[:, 0] + absent.view(n, 2, k)[:, 1]).mean(1)
 
     def _prediction(self, explainee, images: Tensor, classes: Tensor) -> Tensor:
         logits = explainee(images)

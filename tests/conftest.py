@@ -33,7 +33,9 @@ from models.registry import InputSpec, create_model, input_spec
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARD_VARIABLES = (
-    "WORLD_SIZE", "RANK", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_MIN"
+    "WORLD_SIZE", "RANK", "LOCAL_RANK", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_ID",
+    "SLURM_ARRAY_TASK_MIN", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID",
+    "SLURM_NNODES",
 )  # fmt: skip
 MEAN, STD = (0.4, 0.5, 0.6), (0.3, 0.25, 0.2)
 

@@ -13,6 +13,7 @@ from main.perturbation_eval.metrics import Metric, choose_metrics, name_of
 from main.perturbation_eval.unit_scores import UnitScorer, detail_of
 from main.pictures import plot_curves
 from main.run_folder import read_run
+from main.speed import speed_up
 
 PROTOCOL = "perturbation"
 
@@ -38,6 +39,7 @@ def evaluate(options: PerturbationOptions) -> dict[str, dict]:
 
     def prepare():
         explainee = explainee_of_run(run).to(device)
+        speed_up(options, explainee)
         images = rebuild(run["dataset"], explainee.input_size)
         chosen = from_manifest(options.run_folder / "manifest.csv", images)
         scorer = UnitScorer(explainee, images, chosen, metrics, score_class, options, device)
@@ -63,6 +65,8 @@ def evaluate_and_print(options: PerturbationOptions) -> dict[str, dict[str, floa
 
 def _results_folder(options: PerturbationOptions, score_class: str, metrics: tuple[Metric, ...]) -> Path:
     settings = f"{options.fill}-{score_class}"
+    if options.precision != "float32":
+        settings += f"-{options.precision}"
     if name_of(metrics):
         settings += f"-{name_of(metrics)}"
     if options.exclude_manifest is not None:
@@ -110,6 +114,7 @@ def _add_up(
             if summary.curve is not None:
                 axes[metric.name], curves[variant][metric.name] = summary.curve
     settings = {"fill": options.fill, "score_class": score_class, "excluded": int((~keep).sum())}
+    settings["precision"] = options.precision
     settings |= {
         "metrics": name_of(metrics) or "fast",
         "early_stop": bool(run["options"].get("early_stop", False)),

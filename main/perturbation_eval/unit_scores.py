@@ -14,9 +14,10 @@ from datasets.build import batches
 from datasets.mask_files import MaskUnit
 from main import results
 from main.cli import inner_bar
-from main.perturbation_eval.curves import read_class
+from main.perturbation_eval.curves import default_batch, read_class
 from main.perturbation_eval.metrics import Metric
 from main.perturbation_eval.view import MapView
+from main.speed import pins, to_device
 from models.explainee import Explainee
 
 _DETAIL = "detail_"
@@ -63,7 +64,7 @@ class UnitScorer:
         todo = [start for start, path in pieces_of.items() if not self._is_done(path)]
         rows = [row for start in todo for row in range(start, min(start + step, n))]
         positions = [self.chosen[unit.index[row]] for row in rows]
-        loader = batches(self.images, positions, step, self.options.num_workers)
+        loader = batches(self.images, positions, step, self.options.num_workers, pins(self.device))
         with inner_bar(total=n, initial=n - len(rows), unit="image") as bar:
             for start, batch in zip(todo, loader, strict=True):
                 arrays = self._score_batch(unit, scored, start, batch)
@@ -87,14 +88,17 @@ class UnitScorer:
     @property
     def batch_size(self) -> int:
         """Images that go through the explainee at once."""
-        return self.options.batch_size or (256 if self.device.type == "cuda" else 64)
+        return self.options.batch_size or default_batch(self.device)
 
     def _score_batch(
         self, unit: MaskUnit, scored: np.ndarray, start: int, batch: dict
     ) -> dict[str, np.ndarray]:
         """Values and details (variants, B, ...) of the images from row `start` of a unit on."""
         rows = slice(start, start + len(batch["index"]))
-        pixels, classes = batch["image"].to(self.device), torch.from_numpy(scored[rows]).to(self.device)
+        pixels, classes = (
+            to_device(batch["image"], self.device),
+            torch.from_numpy(scored[rows]).to(self.device),
+        )
         unmasked, of_images = read_class(self.explainee, pixels, classes), {}
         names = [self.images.names[index] for index in batch["index"].tolist()]
         found = []

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from main.perturbation_eval.curves import read_class
+from main.perturbation_eval.curves import default_batch, read_class
 from main.seg_classification.scoring import StepScorer
 from main.seg_classification.stacked import StackedExplainer
 from models.explainer import Explainer
@@ -30,12 +30,13 @@ class Settings:
         optimize_by_pos: keep the lowest POS, else the highest NEG.
         early_stop: end an image at POS under 6 or NEG over 89; only `pltx` and the best are kept (released).
         slots: images side by side.
-        scoring_batch: images that go through the explainee at once while scoring.
+        scoring_batch: images that go through the explainee at once while scoring (default: by device).
         shortcuts: skip the scoring that cannot change the selection.
         select: score the steps; False leaves the best by POS or NEG out, and saves most of the time.
         schedule: rate by update instead of `lr`.
         moments: optimiser state to start from, see `StackedExplainer`.
         use_vmap: see `StackedExplainer`.
+        stop_scoring: see `StepScorer`; False only to measure.
     """
 
     n_steps: int = 25
@@ -43,12 +44,13 @@ class Settings:
     optimize_by_pos: bool = True
     early_stop: bool = False
     slots: int = 16
-    scoring_batch: int = 64
+    scoring_batch: int | None = None
     shortcuts: bool = True
     select: bool = True
     schedule: Callable[[int], float] | None = None
     moments: dict | None = None
     use_vmap: bool | None = None
+    stop_scoring: bool = True
 
     @property
     def best_name(self) -> str:
@@ -68,24 +70,82 @@ class _Record:
         self.auc = torch.full((n, settings.n_steps), torch.nan, device=device)
         self.lowest = torch.full((n,), torch.inf, device=device)
         self.best_step = torch.zeros(n, dtype=torch.long, device=device)
+        self.steps = torch.zeros(n, dtype=torch.long, device=device)
 
     def add(
-        self, rows: Tensor, step: Tensor, masks: Tensor, losses: Tensor, better: Tensor, aucs: Tensor
+        self, rows: Tensor, masks: Tensor, losses: Tensor, better: Tensor | None, aucs: Tensor | None
     ) -> None:
-        self.loss[rows, step], self.auc[rows, step] = losses, aucs.float()
+        """The next step of some images: masks (B, h, w), losses (B,), and what the scorer says."""
+        step = self.steps[rows]
+        self.loss[rows, step] = losses
         self._keep("pltx", rows, step == 0, masks)
-        self._keep(self.settings.best_name, rows, better, masks)
-        self.best_step[rows] = torch.where(better, step, self.best_step[rows])
+        if better is not None:
+            self.auc[rows, step] = aucs.float()
+            self._keep(self.settings.best_name, rows, better, masks)
+            self.best_step[rows] = torch.where(better, step, self.best_step[rows])
         if not self.settings.early_stop:
             self._keep("last", rows, step == self.settings.n_steps - 1, masks)
             lower = losses < self.lowest[rows]
             self.lowest[rows] = torch.where(lower, losses, self.lowest[rows])
             self._keep("best_loss", rows, lower, masks)
+        self.steps[rows] = step + 1
 
     def _keep(self, name: str, rows: Tensor, which: Tensor, masks: Tensor) -> None:
-        if name not in self.masks:
-            return
         self.masks[name][rows] = torch.where(which[:, None, None], masks, self.masks[name][rows])
+
+
+class _Queue:
+    """Which image is in which slot; kept on the host, so that the device is never asked."""
+
+    def __init__(self, n: int, n_slots: int, n_steps: int):
+        self.n_steps = n_steps
+        self._waiting = list(range(n))[::-1]
+        self._image = {slot: self._waiting.pop() for slot in range(n_slots)}
+        self._taken = dict.fromkeys(self._image, 0)
+
+    def __bool__(self) -> bool:
+        return bool(self._image)
+
+    @property
+    def slots(self) -> list[int]:
+        """The slots that hold an image."""
+        return list(self._image)
+
+    @property
+    def images(self) -> list[int]:
+        """The image of each of them."""
+        return list(self._image.values())
+
+    def step(self, stopped: list[bool] | None) -> list[int]:
+        """Counts a step of all; returns the slots whose image has ended by its steps or has stopped."""
+        stopped = stopped or [False] * len(self._image)
+        for slot in self._image:
+            self._taken[slot] += 1
+        return [
+            slot
+            for slot, stop in zip(self._image, stopped, strict=True)
+            if stop or self._taken[slot] >= self.n_steps
+        ]
+
+    def refill(self, ended: list[int]) -> bool:
+        """Gives ended slots the next images; whether anything changed."""
+        for slot in ended:
+            self._taken[slot] = 0
+            if self._waiting:
+                self._image[slot] = self._waiting.pop()
+            else:
+                del self._image[slot]
+        return bool(ended)
+
+
+def _scorer(explainee, images: Tensor, scored: Tensor, settings: Settings) -> StepScorer:
+    """Scorer of all images, each read once unmasked."""
+    size = settings.scoring_batch or default_batch(images.device)
+    parts = zip(images.split(size), scored.split(size), strict=True)
+    correct = torch.cat([read_class(explainee, pixels, classes)[1] for pixels, classes in parts])
+    return StepScorer(
+        explainee, correct, settings.optimize_by_pos, settings.shortcuts, size, settings.stop_scoring
+    )
 
 
 def finetune(
@@ -116,54 +176,37 @@ def finetune(
         neither AUC nor `best_step`.
     """
     device, n = images.device, len(images)
-    correct = torch.cat(
-        [
-            read_class(explainee, x, c)[1]
-            for x, c in zip(
-                images.split(settings.scoring_batch), scored.split(settings.scoring_batch), strict=True
-            )
-        ]
-    )
-    scorer = StepScorer(
-        explainee, correct, settings.optimize_by_pos, settings.shortcuts, settings.scoring_batch
-    )
-    if not settings.select:
-        scorer.stopped.fill_(True)  # what has stopped is not scored
+    scorer = _scorer(explainee, images, scored, settings) if settings.select else None
     n_slots = min(settings.slots, n)
     stack = StackedExplainer(
         explainer, n_slots, settings.lr, schedule=settings.schedule, moments=settings.moments,
         use_vmap=settings.use_vmap,
     )  # fmt: skip
     record = _Record(n, explainer.grid, settings, device)
-    steps_taken = torch.zeros(n, dtype=torch.long)
-    waiting = list(range(n))[::-1]
-    image_of = {slot: waiting.pop() for slot in range(n_slots)}
-    while image_of:
-        slots = list(image_of)
-        numbers = [image_of[slot] for slot in slots]
-        rows = torch.tensor(numbers, device=device)
-        step = steps_taken[numbers].to(device)
-        masks = stack.token_masks(images[rows], slots)
-        losses = objective(explainee, images[rows], masks, classes[rows])["loss"]
-        maps = upsample(masks.detach(), images.shape[-2:])[:, 0]
-        better, aucs = scorer.score(rows, images[rows], maps, scored[rows])
-        record.add(rows, step, masks.detach()[:, 0], losses.detach(), better, aucs)
-        steps_taken[numbers] += 1
-        ended = (steps_taken[numbers] >= settings.n_steps).tolist()
-        if settings.early_stop:
-            ended = [end or stop for end, stop in zip(ended, scorer.stopped[rows].tolist(), strict=True)]
-        if not all(ended):
-            stack.update(losses, slots)
-        for slot, end in zip(slots, ended, strict=True):
-            if end:
+    queue = _Queue(n, n_slots, settings.n_steps)
+    while queue:
+        # Chosen anew only where the images in the slots change: indices wait for the device on CUDA.
+        rows = torch.tensor(queue.images, device=device)
+        pixels, asked, read = images[rows], classes[rows], scored[rows]
+        changed = False
+        while not changed:
+            masks = stack.token_masks(pixels, queue.slots)
+            losses = objective(explainee, pixels, masks, asked, record.steps[rows])["loss"]
+            better, aucs = None, None
+            if scorer is not None:
+                maps = upsample(masks.detach(), pixels.shape[-2:])[:, 0]
+                better, aucs = scorer.score(rows, pixels, maps, read)
+            record.add(rows, masks.detach()[:, 0], losses.detach(), better, aucs)
+            stopped = scorer.stopped[rows].tolist() if settings.early_stop and scorer else None
+            ended = queue.step(stopped)
+            if len(ended) < len(queue.slots):
+                stack.update(losses, queue.slots)
+            for slot in ended:
                 progress(1)
                 stack.reset(slot)
-                if waiting:
-                    image_of[slot] = waiting.pop()
-                else:
-                    del image_of[slot]
+            changed = queue.refill(ended)
     name = "pos_auc" if settings.optimize_by_pos else "neg_auc"
-    figures = {"loss": record.loss, "steps": steps_taken}
+    figures = {"loss": record.loss, "steps": record.steps}
     if settings.select:
         figures |= {name: record.auc, "best_step": record.best_step}
     return record.masks, figures

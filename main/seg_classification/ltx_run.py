@@ -1,5 +1,6 @@
 """A run of LTX or pLTX masks over an image set, shared by classification, segmentation and the demo."""
 
+import dataclasses
 import logging
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from config import FinetuneOptions, UserError
 from datasets.base import ImageSet
 from datasets.mask_files import MaskUnit
 from main.mask_run import UnitInput, choose_images, make_masks
+from main.memory import AUTO, SideBySide, measure_slot
 from main.pair import (
     RANDOMISED_EXPLAINEE,
     explainee_record,
@@ -18,9 +20,11 @@ from main.pair import (
     with_explainer_named,
 )
 from main.seg_classification.finetuning import Settings, finetune, pltx
+from main.speed import speed_up
 from models.checkpoints import load_state
 from models.explainee import Explainee
 from models.explainer import Explainer
+from models.losses import Objective
 from models.published import training_state
 from models.registry import pair_folder
 
@@ -65,19 +69,13 @@ def run_ltx(options: FinetuneOptions, explainee: Explainee, images: ImageSet, fo
             "--explainer-checkpoint",
             path,
         )
-
-    def make(unit: UnitInput) -> MaskUnit:
-        if options.RUN_BASE_MODEL:
-            masks, figures = pltx(explainer, unit.images), {}
-            unit.progress(len(unit.images))
-        else:
-            masks, figures = finetune(
-                explainer, explained, unit.images, unit.classes, unit.scored, objective(options), settings,
-                unit.progress,
-            )  # fmt: skip
-        arrays = {name: values.cpu().numpy() for name, values in figures.items()}
-        return MaskUnit(None, None, {name: mask.cpu().numpy() for name, mask in masks.items()}, {}, arrays)
-
+    speed_up(options, explainee, explainer)
+    if explained is not explainee:
+        speed_up(options, explained)
+    loss, side_by_side = objective(options), None
+    if not options.RUN_BASE_MODEL:
+        side_by_side = SideBySide(options.batch_size, measure_slot(explainer, explained, loss), device)
+    make = _UnitMaker(explainer, explained, loss, settings, side_by_side)
     attributes = {"method": method, "explainer": explainer.name}
     chosen = choose_images(images, options)
     return make_masks(
@@ -93,6 +91,49 @@ def run_ltx(options: FinetuneOptions, explainee: Explainee, images: ImageSet, fo
         device,
         attributes,
     )
+
+
+@dataclasses.dataclass
+class _UnitMaker:
+    """The masks of one work unit: by finetuning, or by one forward pass without `side_by_side`."""
+
+    explainer: Explainer
+    explainee: Explainee
+    objective: Objective
+    settings: Settings
+    side_by_side: SideBySide | None
+
+    def __call__(self, unit: UnitInput) -> MaskUnit:
+        if self.side_by_side is None:
+            masks, figures = pltx(self.explainer, unit.images), {}
+            unit.progress(len(unit.images))
+        else:
+            masks, figures = self.side_by_side.run(lambda slots: self._finetune(unit, slots))
+        arrays = {name: values.cpu().numpy() for name, values in figures.items()}
+        return MaskUnit(None, None, {name: mask.cpu().numpy() for name, mask in masks.items()}, {}, arrays)
+
+    def _finetune(self, unit: UnitInput, slots: int) -> tuple[dict, dict]:
+        done = []
+
+        def progress(n: int) -> None:
+            done.append(n)
+            unit.progress(n)
+
+        settings = dataclasses.replace(self.settings, slots=slots)
+        try:
+            return finetune(
+                self.explainer,
+                self.explainee,
+                unit.images,
+                unit.classes,
+                unit.scored,
+                self.objective,
+                settings,
+                progress,
+            )
+        except BaseException:
+            unit.progress(-sum(done))  # the unit is begun anew with fewer slots
+            raise
 
 
 def default_run_name(options: FinetuneOptions, images_name: str) -> str:
@@ -117,7 +158,8 @@ def finetune_settings(options: FinetuneOptions, explainer: Explainer, checkpoint
     Raises:
         UserError: a rate that is no number, or no stored optimiser.
     """
-    if options.n_epochs_to_optimize_stage_b < 1 or options.batch_size < 1 or options.unit_size < 1:
+    batch_size = 1 if options.batch_size == AUTO else options.batch_size
+    if options.n_epochs_to_optimize_stage_b < 1 or batch_size < 1 or options.unit_size < 1:
         raise UserError("--n_epochs_to_optimize_stage_b, --batch-size and --unit-size must be at least 1")
     if options.lr is not None and options.finetune_lr != "released":
         log.warning("--lr has no effect without --finetune-lr released; the constant rate is --finetune-lr")
@@ -134,7 +176,7 @@ def finetune_settings(options: FinetuneOptions, explainer: Explainer, checkpoint
         lr=lr,
         optimize_by_pos=options.optimize_by_pos,
         early_stop=options.early_stop,
-        slots=options.batch_size,
+        slots=batch_size,
         schedule=schedule,
         moments=moments,
     )

@@ -13,6 +13,7 @@ from datasets.base import ImageSet
 from datasets.build import rebuild
 from datasets.digits import DigitsOnPhotos
 from datasets.manifest import draw_per_class, draw_total, from_manifest, write_manifest
+from main.distributed import World
 from main.mask_run import needs_labels
 from main.pair import (
     RANDOMISED_EXPLAINEE,
@@ -29,6 +30,7 @@ from main.pair import (
 from main.pictures import CELL_TITLES, cells, write_sheet
 from main.run_folder import open_run
 from main.seg_classification.pretraining import Plan, Trainer
+from main.speed import speed_up
 from models.explainee import Explainee
 from models.registry import pair_folder
 
@@ -37,13 +39,16 @@ _DIGIT_ROUNDS = 20
 _PICTURES = 8
 
 
-def pretrain(options: PretrainOptions, explainee: Explainee, device: torch.device) -> tuple[Path, list[dict]]:
+def pretrain(
+    options: PretrainOptions, explainee: Explainee, device: torch.device, world: World | None = None
+) -> tuple[Path, list[dict]]:
     """Pretrains an explainer for the pair of the options.
 
     Args:
         options: what to train, on what, how long.
         explainee: on the device.
         device: where to compute.
+        world: the processes that train together; default this one alone.
 
     Returns:
         The run folder and one row of figures per epoch.
@@ -51,7 +56,7 @@ def pretrain(options: PretrainOptions, explainee: Explainee, device: torch.devic
     Raises:
         UserError: too few images, missing labels, another run in the folder, ...
     """
-    options = with_explainer_named(options)
+    options, world = with_explainer_named(options), world or World()
     train_set, train, val_set, val = choose(options, explainee)
     needs_labels(train_set, train, options)
     needs_labels(val_set, val, options)
@@ -69,23 +74,23 @@ def pretrain(options: PretrainOptions, explainee: Explainee, device: torch.devic
         "start": weights_sha256(explainer),
         "images": names,
     }
-    run = open_run(
-        folder,
-        options,
-        identity,
-        {
-            "method": "pltx",
-            "explainee": record,
-            "explainer": explainer.name,
-            "dataset": val_set.describe(),
-            "train_dataset": train_set.describe(),
-            "n_train": len(train),
-            "n_val": len(val),
-            "highest_rate": plan.highest_rate(len(train)),
-        },
-    )
-    write_manifest(folder / "train_manifest.csv", train_set, train)
-    write_manifest(folder / "val_manifest.csv", val_set, val)
+    about = {
+        "method": "pltx",
+        "explainee": record,
+        "explainer": explainer.name,
+        "dataset": val_set.describe(),
+        "train_dataset": train_set.describe(),
+        "n_train": len(train),
+        "n_val": len(val),
+        "highest_rate": plan.highest_rate(len(train)),
+    }
+    run = world.first(lambda: open_run(folder, options, identity, about))
+    if world.is_main:
+        write_manifest(folder / "train_manifest.csv", train_set, train)
+        write_manifest(folder / "val_manifest.csv", val_set, val)
+    speed_up(options, explainee, explainer)
+    if options.compile:
+        explainer.compile(dynamic=True)
     print(
         f"training on {len(train)} images, validating on {len(val)}; the rate will reach "
         f"{plan.highest_rate(len(train)):.3g} of --lr {plan.lr:g} "
@@ -99,6 +104,7 @@ def pretrain(options: PretrainOptions, explainee: Explainee, device: torch.devic
             "objective": dataclasses.asdict(objective(options)),
             RANDOMISED_EXPLAINEE: options.randomise_weights,
         },
+        world,
     )  # fmt: skip
     return folder, trainer.run(_write_pictures if options.enable_checkpointing else lambda *_: None)
 
@@ -114,8 +120,8 @@ def run_folder(options: PretrainOptions) -> Path:
 def make_plan(options: PretrainOptions, n_train: int) -> Plan:
     """Schedule and sizes; published pairs keep the released schedule (sized on 50,000 images) and rate."""
     published = is_published_pair(options)
-    if min(options.n_epochs, options.batch_size, options.save_every) < 1:
-        raise UserError("--n-epochs, --batch-size and --save-every must be at least 1")
+    if min(options.n_epochs, options.batch_size, options.save_every, options.accumulate) < 1:
+        raise UserError("--n-epochs, --batch-size, --save-every and --accumulate must be at least 1")
     # Whole batches: the released sizing rounds down, and would leave an epoch's last batch a rate of 0.
     own_size = math.ceil(n_train / options.batch_size) * options.batch_size
     return Plan(
@@ -131,6 +137,7 @@ def make_plan(options: PretrainOptions, n_train: int) -> Plan:
         half=options.half_checkpoints,
         save_every=options.save_every,
         num_workers=options.num_workers,
+        accumulate=options.accumulate,
     )
 
 

@@ -1,5 +1,6 @@
 """pLTX: pretraining the explainer over a set of images (Barkan et al. 2023, stage one)."""
 
+import contextlib
 import csv
 import json
 import logging
@@ -15,8 +16,10 @@ from tqdm import tqdm
 
 from config import UserError
 from datasets.base import ImageSet
-from datasets.build import batches
+from datasets.build import groups
+from main.distributed import World
 from main.perturbation_eval.curves import auc, read_class, removal_curve
+from main.speed import pins, to_device
 from models.checkpoints import load_state, replace_file, save_state
 from models.explainee import Explainee
 from models.explainer import Explainer
@@ -28,6 +31,12 @@ log = logging.getLogger(__name__)
 
 WARM_UP_SHARE = 5  # warm-up takes a fifth of the schedule
 STATE_FILE, EPOCHS_FILE = "state.pt", "epochs.csv"
+_CHECK_EVERY = 50  # steps between looks at the loss on CUDA, where each waits for the device
+
+
+def _sum_type(device: torch.device) -> torch.dtype:
+    """Sums over an epoch are float64, where the device has it."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 @dataclass(frozen=True)
@@ -47,6 +56,7 @@ class Plan:
         half: store them in float16.
         save_every: steps between saves of the resumable state.
         num_workers: processes that read images.
+        accumulate: parts that this process takes its share of a step in.
     """
 
     n_epochs: int
@@ -61,6 +71,7 @@ class Plan:
     half: bool = False
     save_every: int = 200
     num_workers: int = 0
+    accumulate: int = 1
 
     def rate(self, step: int) -> float:
         """Learning rate of update `step` (from 0): linear warm-up over a fifth, then linear decay to 0."""
@@ -78,6 +89,9 @@ class Plan:
 class Trainer:
     """Pretrains one explainer in one folder, and goes on where an earlier process stopped.
 
+    Several processes share the images of each step and of the validation; the result is that of one process,
+    and the first alone writes.
+
     Attributes:
         explainer: on the device; changed in place.
         explainee: on the device.
@@ -89,6 +103,7 @@ class Trainer:
         plan: schedule and sizes.
         folder: the training run's folder.
         metadata: stored in each checkpoint.
+        world: the processes that train together.
     """
 
     explainer: Explainer
@@ -101,14 +116,20 @@ class Trainer:
     plan: Plan
     folder: Path
     metadata: dict = field(default_factory=dict)
+    world: World = field(default_factory=World)
 
     def __post_init__(self):
-        parameters = self.explainer.trainable().values()
         self.device = next(self.explainer.parameters()).device
-        self.optimizer = torch.optim.AdamW(parameters, lr=self.plan.lr, weight_decay=self.plan.weight_decay)
+        self.model = self.world.wrap(self.explainer)
+        self.optimizer = torch.optim.AdamW(
+            self.explainer.trainable().values(),
+            lr=self.plan.lr,
+            weight_decay=self.plan.weight_decay,
+            fused=self.device.type == "cuda",
+        )
         self.epoch, self.batch, self.step = 0, 0, 0
         self.rows: list[dict] = []
-        self.sums: dict[str, float] = {}
+        self.sums: dict[str, Tensor | float] = {}  # of this process, on the device: reading them would wait
         self.seconds = 0.0
 
     def run(self, on_epoch=lambda trainer, validation_batch: None) -> list[dict]:
@@ -122,7 +143,8 @@ class Trainer:
             self._train_epoch()
             row, first = self.validate()
             self._end_epoch(row)
-            on_epoch(self, first)
+            if self.world.is_main:
+                on_epoch(self, first)
         return self.rows
 
     def classes_of(self, images: Tensor, labels: Tensor) -> Tensor:
@@ -136,44 +158,77 @@ class Trainer:
         order = torch.randperm(
             len(self.train), generator=torch.Generator().manual_seed(self.plan.seed + self.epoch)
         )
-        todo = [self.train[i] for i in order[self.batch * self.plan.batch_size :].tolist()]
-        n_batches = math.ceil(len(self.train) / self.plan.batch_size)
+        steps = order.split(self.plan.batch_size)
+        shares = [self._share(step.tolist()) for step in steps[self.batch :]]
         started = time.monotonic() - self.seconds
-        loader = batches(self.images, todo, self.plan.batch_size, self.plan.num_workers)
-        for data in tqdm(
-            loader, desc=f"epoch {self.epoch}", initial=self.batch, total=n_batches, unit="batch"
-        ):
-            losses = self._train_batch(data["image"].to(self.device), data["label"])
-            for name, values in losses.items():
-                self.sums[name] = self.sums.get(name, 0.0) + values.sum().item()
+        loader = groups(
+            self.images,
+            [[self.train[i] for i in share] for share, _ in shares],
+            self.plan.num_workers,
+            pins(self.device),
+        )
+        bar = tqdm(
+            loader, f"epoch {self.epoch}", len(steps), initial=self.batch, unit="batch",
+            disable=not self.world.is_main,
+        )  # fmt: skip
+        for data, (_, counts), step in zip(bar, shares, steps[self.batch :], strict=True):
+            self._train_step(data, len(step), counts)
             self.batch += 1
             self.step += 1
             self.seconds = time.monotonic() - started
-            if self.batch % self.plan.save_every == 0 and self.batch < n_batches:
+            if self.batch % self.plan.save_every == 0 and self.batch < len(steps):
                 self._save_state()
+        self._check_finite()
 
-    def _train_batch(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def _share(self, step: list[int]) -> tuple[list[int], bool]:
+        """This process's images of a step. A process that would have none takes one that does not count."""
+        share = step[self.world.rank :: self.world.size]
+        return (share, True) if share else (step[:1], False)
+
+    def _train_step(self, data: dict[str, Tensor], n: int, counts: bool) -> None:
+        """One AdamW step on the mean loss of `n` images, of which this process has `data`."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.plan.rate(self.step)
-        losses = self.objective(
-            self.explainee, images, self.explainer(images), self.classes_of(images, labels)
-        )
-        mean = losses["loss"].mean()
-        if not torch.isfinite(mean):
+        self.optimizer.zero_grad()
+        images = to_device(data["image"], self.device)
+        size = math.ceil(len(images) / self.plan.accumulate)
+        parts = list(zip(images.split(size), data["label"].split(size), strict=True))
+        for i, part in enumerate(parts):
+            last = i == len(parts) - 1
+            with contextlib.nullcontext() if last or self.world.size == 1 else self.model.no_sync():
+                self._backward(*part, n, counts)
+        self.optimizer.step()
+
+    def _backward(self, images: Tensor, labels: Tensor, n: int, counts: bool) -> None:
+        masks, classes = self.model(images), self.classes_of(images, labels)
+        losses = self.objective(self.explainee, images, masks, classes, self.step)
+        if counts:
+            for name, values in losses.items():
+                total = values.detach().sum(dtype=_sum_type(self.device))
+                self.sums[name] = self.sums.get(name, 0.0) + total
+        if self.device.type != "cuda" or self.batch % _CHECK_EVERY == 0:
+            self._check_finite()
+        # The gradients are averaged over the processes, so the mean over all images is this.
+        (losses["loss"].sum() / n * self.world.size * counts).backward()
+
+    def _check_finite(self) -> None:
+        """Raises `UserError` where the loss has become NaN or infinite; waits for the device."""
+        if not math.isfinite(float(self.sums.get("loss", 0.0))):
             raise UserError(
                 f"the loss is not finite at step {self.step}; try a lower --lr or --mask-loss-mul"
             )
-        self.optimizer.zero_grad()
-        mean.backward()
-        self.optimizer.step()
-        return {name: values.detach() for name, values in losses.items()}
 
     @torch.no_grad()
     def validate(self) -> tuple[dict[str, float], dict[str, Tensor] | None]:
         """Validation means (losses, `mask_area`, `POS`), and the first batch with its masks."""
         sums, first = {}, None
-        for data in batches(self.val_images, self.val, self.plan.batch_size, self.plan.num_workers):
-            images, labels = data["image"].to(self.device), data["label"].to(self.device)
+        cut = [
+            list(self.val[i : i + self.plan.batch_size])
+            for i in range(0, len(self.val), self.plan.batch_size)
+        ]
+        mine = cut[self.world.rank :: self.world.size]
+        for data in groups(self.val_images, mine, self.plan.num_workers, pins(self.device)):
+            images, labels = (to_device(data[key], self.device) for key in ("image", "label"))
             classes, masks = self.classes_of(images, labels), self.explainer(images)
             losses = self.objective(self.explainee, images, masks, classes)
             maps = upsample(masks, images.shape[-2:])[:, 0]
@@ -183,24 +238,31 @@ class Trainer:
             curve = removal_curve(self.explainee, images, maps, scored, True, unmasked)[1]
             figures = losses | {"mask_area": masks.mean((1, 2, 3)), "POS": auc(curve)}
             for name, values in figures.items():
-                sums[name] = sums.get(name, 0.0) + values.sum().item()
+                sums[name] = sums.get(name, 0.0) + values.sum(dtype=_sum_type(self.device))
             first = first or {"images": images.cpu(), "maps": maps.cpu()}
+        sums = self._all_sums(sums)
         return {name: total / len(self.val) for name, total in sums.items()}, first
 
     def _end_epoch(self, validation: dict[str, float]) -> None:
-        means = {f"train_{name}": total / len(self.train) for name, total in self.sums.items()}
+        sums = self._all_sums(self.sums)
+        means = {f"train_{name}": total / len(self.train) for name, total in sums.items()}
         row = {"epoch": self.epoch, "step": self.step, "lr": self.plan.rate(self.step - 1)} | means
         row |= {f"val_{name}": value for name, value in validation.items()} | {"seconds": self.seconds}
         is_best = all(row["val_POS"] < earlier["val_POS"] for earlier in self.rows)
         self.rows.append(row)
         self.epoch, self.batch, self.sums, self.seconds = self.epoch + 1, 0, {}, 0.0
-        if self.plan.checkpoints:
-            self._save_weights("last")
-            if is_best:
-                self._save_weights("best")
-        self._write_epochs()
+        if self.world.is_main:
+            if self.plan.checkpoints:
+                self._save_weights("last")
+                if is_best:
+                    self._save_weights("best")
+            self._write_epochs()
         self._save_state()
         log.info("%s", json.dumps(row))
+
+    def _all_sums(self, sums: dict[str, Tensor | float]) -> dict[str, float]:
+        """Sums over all processes, as plain numbers."""
+        return self.world.add_up({name: float(value) for name, value in sums.items()})
 
     def _save_weights(self, name: str) -> None:
         row = self.rows[-1]
@@ -223,9 +285,13 @@ class Trainer:
         replace_file(self.folder / EPOCHS_FILE, write)
 
     def _save_state(self) -> None:
+        self._check_finite()
+        sums = self._all_sums(self.sums)
+        if not self.world.is_main:
+            return
         state = {"explainer": self.explainer.state_dict(), "optimizer": self.optimizer.state_dict()}
         state |= {"epoch": self.epoch, "batch": self.batch, "step": self.step, "rows": self.rows}
-        save_state(self.folder / STATE_FILE, state | {"sums": self.sums, "seconds": self.seconds})
+        save_state(self.folder / STATE_FILE, state | {"sums": sums, "seconds": self.seconds})
 
     def _resume(self) -> None:
         path = self.folder / STATE_FILE
@@ -236,4 +302,6 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         for name in ("epoch", "batch", "step", "rows", "sums", "seconds"):
             setattr(self, name, state[name])
+        if not self.world.is_main:
+            self.sums = {}  # the first process has them all
         log.info("going on at epoch %d, batch %d", self.epoch, self.batch)

@@ -6,6 +6,11 @@
 
 Writes `best` and `last` weights, `epochs.csv`, both manifests and pictures to
 `checkpoints/<pair>/<target|predicted, or --run-name>/`, and goes on where it was when killed and repeated.
+
+On several GPUs or machines the same command gives the same explainer (--batch-size is that of all together):
+
+    torchrun --nproc-per-node 4 main/seg_classification/run_seg_cls.py ...
+    srun --ntasks 8 --gpus-per-task 1 python main/seg_classification/run_seg_cls.py ...
 """
 
 import sys
@@ -19,13 +24,14 @@ from main import cli
 
 def main(options: PretrainOptions) -> tuple[Path, dict]:
     """Trains and reports the best epoch."""
+    from main import distributed
     from main.pair import check_images, load_explainee
     from main.seg_classification.pretrain_run import pretrain
 
     device = cli.pick_device(options.device)
     check_images(options)
     explainee = load_explainee(options).to(device)
-    folder, rows = pretrain(options, explainee, device)
+    folder, rows = pretrain(options, explainee, device, distributed.start(device))
     best = min(rows, key=lambda row: row["val_POS"])
     print(
         f"best epoch {best['epoch']}: validation POS {best['val_POS']:.2f}, "

@@ -1,14 +1,19 @@
 """Many copies of an explainer's trainable weights, one per image, finetuned side by side.
 
-The copies lie in one matrix (slots, parameters). Transformers run all slots at once under `torch.func.vmap`;
-frozen weights are shared. AdamW sees each slot as a parameter of its own, so the slots stay independent.
+Each weight lies once, with a leading axis of slots. Transformers run all slots at once under `vmap`,
+convolutions slot by slot; frozen weights are shared. AdamW is elementwise, so the slots stay independent.
 """
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.func import functional_call, vmap
+from torch.optim.adamw import adamw
 
 from models.explainer import Explainer
+
+_BETAS, _EPS = (0.9, 0.999), 1e-8  # AdamW's defaults (released)
 
 
 class StackedExplainer:
@@ -17,7 +22,7 @@ class StackedExplainer:
     Args:
         explainer: where each copy starts.
         n_slots: copies.
-        lr: constant learning rate, or None with `schedule`.
+        lr: constant learning rate, without `schedule`.
         weight_decay: of AdamW.
         schedule: rate by update (0, 1, ...), for `--finetune-lr released`.
         moments: AdamW state that each copy starts from: `exp_avg` and `exp_avg_sq` by parameter name, `step`.
@@ -27,78 +32,115 @@ class StackedExplainer:
 
     def __init__(
         self, explainer: Explainer, n_slots: int, lr: float, weight_decay: float = 0.01,
-        schedule=None, moments: dict | None = None, use_vmap: bool | None = None,
+        schedule: Callable[[int], float] | None = None, moments: dict | None = None,
+        use_vmap: bool | None = None,
     ):  # fmt: skip
         trainable = explainer.trainable()
-        self.explainer = explainer
+        self.explainer, self.n_slots = explainer, n_slots
         self.use_vmap = explainer.has_tokens if use_vmap is None else use_vmap
-        self.shapes = {name: value.shape for name, value in trainable.items()}
-        self.sizes = [value.numel() for value in trainable.values()]
-        self.start = self._flat({name: value.detach() for name, value in trainable.items()})
+        self.lr, self.weight_decay, self.schedule = lr, weight_decay, schedule
         self.shared = {name: value for name, value in explainer.state_dict().items() if name not in trainable}
         self.shared |= {name: value for name, value in explainer.named_buffers() if name not in self.shared}
-        self.weights = self.start.repeat(n_slots, 1).requires_grad_(True)
-        self.schedule, self.updates = schedule, [0] * n_slots
-        self._rows = list(self.weights.detach().unbind(0))
-        groups = [{"params": [row]} for row in self._rows] if schedule else [{"params": self._rows}]
-        self.optimizer = torch.optim.AdamW(
-            groups, lr=lr, weight_decay=weight_decay, fused=_can_fuse(self.weights)
+        self._start = {name: value.detach() for name, value in trainable.items()}
+        self._moments = moments or {"exp_avg": None, "exp_avg_sq": None, "step": 0.0}
+        self.weights = {name: _copies(value, n_slots) for name, value in self._start.items()}
+        self._exp_avg, self._exp_avg_sq = (
+            {name: torch.zeros_like(value) for name, value in self.weights.items()} for _ in range(2)
         )
-        self._moments = moments and {
-            "exp_avg": self._flat(moments["exp_avg"]),
-            "exp_avg_sq": self._flat(moments["exp_avg_sq"]),
-            "step": torch.tensor(float(moments["step"])),
-        }
+        if self.use_vmap:
+            self._leaves = [{name: value.requires_grad_(True) for name, value in self.weights.items()}]
+        else:  # a leaf for each slot: no gradient is then gathered from the slots
+            self._leaves = [
+                {name: value[slot].requires_grad_(True) for name, value in self.weights.items()}
+                for slot in range(n_slots)
+            ]
+        self.updates = [0] * n_slots
         for slot in range(n_slots):
             self.reset(slot)
 
+    @torch.no_grad()
     def reset(self, slot: int) -> None:
         """Back to the explainer's weights and a fresh optimiser."""
-        row = self._rows[slot]
-        row.copy_(self.start)
         self.updates[slot] = 0
-        self.optimizer.state.pop(row, None)
-        if self._moments:
-            self.optimizer.state[row] = {
-                key: value.clone().to(row.device) for key, value in self._moments.items()
-            }
+        for name, value in self._start.items():
+            self.weights[name][slot].copy_(value)
+            for own, key in ((self._exp_avg, "exp_avg"), (self._exp_avg_sq, "exp_avg_sq")):
+                stored = self._moments[key]
+                own[name][slot].zero_() if stored is None else own[name][slot].copy_(stored[name])
 
     def token_masks(self, images: Tensor, slots: list[int]) -> Tensor:
         """Images (B, 3, H, W), one for each of the given slots, to token masks (B, 1, h, w)."""
-        everything = slots == list(range(len(self._rows)))
-        weights = self.weights if everything else self.weights[slots]
         if self.use_vmap:
-            return vmap(self._one)(self._named(weights), images)
-        # unbind: its backward is one stack, where indexing would fill a zero matrix for each slot.
-        rows = weights.unbind(0)
-        return torch.stack([self._one(self._named(row), x) for row, x in zip(rows, images, strict=True)])
+            where = self._where(slots)
+            weights = self._leaves[0]
+            if where is not None:
+                weights = {name: value[where] for name, value in weights.items()}
+            return vmap(self._one)(weights, images)
+        return torch.stack(
+            [self._one(self._leaves[slot], image) for slot, image in zip(slots, images, strict=True)]
+        )
 
     def _one(self, own: dict[str, Tensor], image: Tensor) -> Tensor:
         return functional_call(self.explainer, {**self.shared, **own}, (image[None],))[0]
 
-    def _named(self, weights: Tensor) -> dict[str, Tensor]:
-        """Flat weights (..., P) as the explainer's parameters (..., *shape)."""
-        pieces = weights.split(self.sizes, dim=-1)
-        return {
-            name: piece.unflatten(-1, shape) if len(shape) else piece[..., 0]
-            for piece, (name, shape) in zip(pieces, self.shapes.items(), strict=True)
-        }
+    def _where(self, slots: list[int]) -> slice | list[int] | None:
+        """An index of the given slots, as a slice where that can be; None for all of them."""
+        if slots == list(range(len(slots))):
+            return None if len(slots) == self.n_slots else slice(len(slots))
+        return slots
 
+    @torch.no_grad()
     def update(self, losses: Tensor, slots: list[int]) -> None:
         """One AdamW step of the given slots on their losses (B,)."""
-        losses.sum().backward()
+        with torch.enable_grad():
+            losses.sum().backward()
+        together = self._where(slots)
+        if (
+            self.use_vmap
+            and len({self.updates[slot] for slot in slots}) == 1
+            and not isinstance(together, list)
+        ):
+            self._adamw(slice(None) if together is None else together, self.updates[slots[0]])
+        else:
+            for slot in slots:
+                self._adamw(slot, self.updates[slot])
         for slot in slots:
-            self._rows[slot].grad = self.weights.grad[slot]
-            if self.schedule:
-                self.optimizer.param_groups[slot]["lr"] = self.schedule(self.updates[slot])
             self.updates[slot] += 1
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.weights.grad = None
+        for leaves in self._leaves:
+            for leaf in leaves.values():
+                leaf.grad = None
 
-    def _flat(self, named: dict[str, Tensor]) -> Tensor:
-        return torch.cat([named[name].reshape(-1) for name in self.shapes])
+    def _adamw(self, where: int | slice, update: int) -> None:
+        """AdamW on one slot, or on several that are at the same update, as one tensor per weight."""
+        rate = self.schedule(update) if self.schedule else self.lr
+        leaves = self._leaves[0 if self.use_vmap else where]
+        gradients = {name: leaf.grad for name, leaf in leaves.items() if leaf.grad is not None}
+        if self.use_vmap:
+            gradients = {name: value[where] for name, value in gradients.items()}
+        names = list(gradients)
+        before = torch.full((len(names),), self._moments["step"] + update, device=self._device)
+        adamw(
+            [self.weights[name][where].detach() for name in names],
+            list(gradients.values()),
+            [self._exp_avg[name][where] for name in names],
+            [self._exp_avg_sq[name][where] for name in names],
+            [],
+            list(before.unbind()),
+            fused=self._device.type in ("cpu", "cuda"),
+            amsgrad=False,
+            beta1=_BETAS[0],
+            beta2=_BETAS[1],
+            lr=rate,
+            weight_decay=self.weight_decay,
+            eps=_EPS,
+            maximize=False,
+        )
+
+    @property
+    def _device(self) -> torch.device:
+        return next(iter(self.weights.values())).device
 
 
-def _can_fuse(weights: Tensor) -> bool:
-    return weights.device.type in ("cpu", "cuda")
+def _copies(value: Tensor, n: int) -> Tensor:
+    """(n, *shape), each copy contiguous."""
+    return value.contiguous().expand(n, *value.shape).clone(memory_format=torch.contiguous_format)

@@ -1,96 +1,174 @@
 """LTX side by side against the released procedure: images per second, equal masks.
 
-    python tests/benchmarks/finetuning.py [--pairs digits lite0] [--images-path DIR]
+    python tests/benchmarks/finetuning.py [--pairs digits lite0] [--images-path DIR] [--steps 25]
 
-Both sides run in this process, one after the other in turn, early stop off, the same attention setting.
-`ratio` has the scoring shortcuts on, `ratio_without_shortcuts` off. Measure on an otherwise idle machine.
+All sides run in this process, in turn, early stop off, with the same threads and the same attention. `ratio`
+has the scoring shortcuts on; `ratio_without_shortcuts` scores every step of every image in full. The released
+procedure computes in float32 in both rows; `ratio_same_explainee` lets it use our explainee (batch norm
+folded, channels-last, linear layers by oneDNN) instead of the plain one. Measure on an idle machine.
 """
 
-import argparse
-import statistics
-import time
-from pathlib import Path
-
 import torch
-from common import PAIRS, close, load_images, load_pair, matmul_gflops
+from common import (
+    PlainExplainee,
+    close,
+    gflop,
+    in_precision,
+    in_turn,
+    load_images,
+    load_pair,
+    parser,
+    show,
+    start,
+)
 from released import finetune_one
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor
 
+from main.perturbation_eval.curves import auc, read_class, removal_curve
 from main.seg_classification.finetuning import Settings, finetune
+from main.seg_classification.scoring import STOP_POS
 from models.losses import Objective
+from models.masking import upsample
 
 N_IMAGES = {"digits": 32, "vit_small": 4, "lite0": 8}
+# Every step costs the same on both sides, so the large pairs need not take all 25.
+STEPS = {"digits": 25, "vit_small": 6, "lite0": 12}
 VARIANTS = ("pltx", "last", "best_loss")
 
 
 def main() -> None:
     """Measures the pairs asked for and prints the closing line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--pairs", nargs="+", default=list(PAIRS), choices=list(PAIRS))
-    parser.add_argument("--images-path", type=Path, help="photographs for lite0 and vit_small")
-    parser.add_argument("--steps", type=int, default=25)
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--slots", type=int, default=16)
-    options = parser.parse_args()
-    peak = matmul_gflops()
-    print(f"{torch.get_num_threads()} threads, plain matrix product {peak:.0f} GFLOP/s in float32")
-    close({f"{key}_float32": measure(key, options, peak) for key in options.pairs})
+    flags = parser(__doc__)
+    flags.add_argument("--steps", type=int, help=f"steps per image (default: {STEPS})")
+    flags.add_argument("--images", type=int, help=f"images (default: {N_IMAGES})")
+    flags.add_argument("--slots", type=int, default=16, help="images side by side")
+    flags.add_argument("--loops", action="store_true", help="also compare vmap with a loop over the slots")
+    options = flags.parse_args()
+    peaks, results = start(options), {}
+    for key in options.pairs:
+        results |= measure(key, options, peaks)
+    close(results)
 
 
-def measure(key: str, options, peak: float) -> dict:
-    """Seconds per image of both sides in turn, and whether the masks are equal."""
+def measure(key: str, options, peaks: dict[str, float]) -> dict[str, dict]:
+    """Both precisions of one pair against the released procedure, in turn."""
     explainee, explainer = load_pair(key)
-    images = load_images(key, N_IMAGES[key], options.images_path)
+    images = load_images(key, options.images or N_IMAGES[key], options.images_path)
+    steps = options.steps or STEPS[key]
+    plain = PlainExplainee(explainee)
     with torch.no_grad():
         classes = explainee(images).argmax(1)
 
-    def ours(shortcuts: bool):
-        settings = Settings(n_steps=options.steps, slots=options.slots, shortcuts=shortcuts)
-        return finetune(explainer, explainee, images, classes, classes, Objective(), settings)
+    models = {
+        precision: (in_precision(explainer, precision), in_precision(explainee, precision))
+        for precision in ("float32", *options.precisions)
+    }
 
-    def released():
-        return [finetune_one(explainer, explainee, image[None], options.steps) for image in images]
+    def ours(precision: str, **changes):
+        settings = Settings(n_steps=steps, slots=options.slots, **changes)
+        return finetune(*models[precision], images, classes, classes, Objective(), settings)
 
-    work = {"released": released, "ours": lambda: ours(True), "ours_without_shortcuts": lambda: ours(False)}
-    seconds = {name: [] for name in work}
-    for _ in range(options.runs):
-        for name, call in work.items():
-            start = time.perf_counter()
-            made = call()
-            seconds[name].append(time.perf_counter() - start)
-            if name == "released":
-                plain = made
-            else:
-                masks, figures = made
-    median = {name: statistics.median(values) / len(images) for name, values in seconds.items()}
+    def flops_of(n_steps):
+        few, settings = images[:2], Settings(n_steps=n_steps, **in_full)
+        return gflop(
+            lambda: finetune(explainer, explainee, few, classes[:2], classes[:2], Objective(), settings)
+        )
+
+    def released(model):
+        return [finetune_one(explainer, model, image[None], steps) for image in images]
+
+    in_full = {"shortcuts": False, "stop_scoring": False}
+    work = {"released": lambda: released(plain)}
+    if models["float32"][1].runs_folded:
+        work["released_same_explainee"] = lambda: released(models["float32"][1])
+    for precision in options.precisions:
+        work |= {
+            f"{precision} ours": lambda p=precision: ours(p),
+            f"{precision} without_shortcuts": lambda p=precision: ours(p, **in_full),
+            f"{precision} without_scoring": lambda p=precision: ours(p, select=False),
+        }
+        if options.loops:
+            work[f"{precision} other_loop"] = lambda p=precision: ours(
+                p, select=False, use_vmap=not explainer.has_tokens
+            )
+    seconds, made = in_turn(work, options.runs)
+    per_image = {name: value / len(images) for name, value in seconds.items()}
+
+    flops = {
+        "released": gflop(lambda: finetune_one(explainer, plain, images[:1], 1)) * steps,
+        "ours": (flops_of(3) - flops_of(2)) / 2 * steps,
+    }
+    found = {}
+    for precision in options.precisions:
+        result = _speed(precision, per_image, flops, peaks) | _agreement(
+            made["released"], made[f"{precision} ours"]
+        )
+        result |= {"images": len(images), "steps": steps, "slots": options.slots}
+        if precision != "float32":
+            result["effect"] = _effect(explainee, images, classes, made, precision)
+        found[f"{key}_{precision}"] = show(f"{key}_{precision}", result)
+    return found
+
+
+def _speed(precision: str, seconds: dict, flops: dict, peaks: dict) -> dict:
+    """Ratios, seconds per image and the share of the peak rate that each side reaches."""
+    ours = {name: seconds[f"{precision} {name}"] for name in ("ours", "without_shortcuts", "without_scoring")}
+    result = {
+        "ratio": seconds["released"] / ours["ours"],
+        "ratio_without_shortcuts": seconds["released"] / ours["without_shortcuts"],
+        "share_of_scoring_without_shortcuts": 1 - ours["without_scoring"] / ours["without_shortcuts"],
+        "seconds_per_image": {"released": seconds["released"]} | ours,
+        "gflop_per_image": flops,
+        "peak_fraction_released": flops["released"] / seconds["released"] / peaks["float32"],
+        "peak_fraction_without_shortcuts": flops["ours"] / ours["without_shortcuts"] / peaks[precision],
+    }
+    if "released_same_explainee" in seconds:
+        result["ratio_same_explainee"] = seconds["released_same_explainee"] / ours["ours"]
+    if f"{precision} other_loop" in seconds:
+        result["vmap_or_loop_the_other_way"] = seconds[f"{precision} other_loop"] / ours["without_scoring"]
+    return result
+
+
+def _agreement(released: list[dict], ours: tuple[dict, dict]) -> dict:
+    """Whether the masks are equal, and the share of images on which POS selects the same step."""
+    masks, figures = ours
     difference = max(
         (masks[variant][i] - one[variant]).abs().max().item()
         for variant in VARIANTS
-        for i, one in enumerate(plain)
+        for i, one in enumerate(released)
     )
     same = [
-        int(one["pos"].argmin()) == int(step) for one, step in zip(plain, figures["best_step"], strict=True)
+        _selected(one["pos"]) == int(step) for one, step in zip(released, figures["best_step"], strict=True)
     ]
-    with FlopCounterMode(display=False) as counter:
-        finetune_one(explainer, explainee, images[:1], 1)
-    gflop = counter.get_total_flops() * options.steps / 1e9
-    result = {
-        "ratio": median["released"] / median["ours"],
-        "ratio_without_shortcuts": median["released"] / median["ours_without_shortcuts"],
+    return {
         "equal": difference < 1e-5,
         "largest_mask_difference": difference,
         "same_step_by_pos": sum(same) / len(same),
-        "images": len(images),
-        "seconds_per_image": median,
-        "gflop_per_image_released": gflop,
-        "peak_fraction_released": gflop / median["released"] / peak,
-        "peak_fraction_without_shortcuts": gflop / median["ours_without_shortcuts"] / peak,
     }
-    for name, value in result.items():
-        print(f"{key} {name}: {value}")
-    return result
+
+
+def _selected(pos: Tensor) -> int:
+    """The step with the lowest POS, none after the first one under 6 (released)."""
+    stopped = (pos < STOP_POS).nonzero()[:, 0].tolist()
+    return int(pos[: stopped[0] + 1 if stopped else None].argmin())
+
+
+def _effect(explainee, images: Tensor, classes: Tensor, made: dict, precision: str) -> dict:
+    """POS and NEG (float32 explainee) of the masks made in float32 and in `precision`."""
+    found = {}
+    unmasked = read_class(explainee, images, classes)
+    for name in ("float32", precision):
+        if f"{name} ours" not in made:
+            continue
+        for variant in ("last", "best_pos"):
+            maps = upsample(made[f"{name} ours"][0][variant][:, None], images.shape[-2:])[:, 0]
+            for metric, first in (("POS", True), ("NEG", False)):
+                curve = removal_curve(explainee, images, maps, classes, first, unmasked)[1]
+                found[f"{metric}_{variant}_{name}"] = auc(curve).mean().item()
+    if "float32 ours" in made:
+        masks, other = (made[f"{name} ours"][0]["last"] for name in ("float32", precision))
+        found["mean_mask_difference"] = (masks - other).abs().mean().item()
+    return found
 
 
 if __name__ == "__main__":

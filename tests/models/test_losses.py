@@ -8,6 +8,7 @@ import torch
 
 from models.losses import MASK_LOSSES, Objective, mask_loss
 from models.masking import FILLS, apply_mask, upsample
+from models.order_loss import sampled_shares
 
 N, CLASSES, SIDE, GRID = 3, 4, 12, (3, 4)
 
@@ -129,9 +130,53 @@ def test_inverse_term_fills_what_each_mask_removes(case, fill):
     )
 
 
+@pytest.mark.parametrize("fill", FILLS)
+def test_order_loss_formula(case, fill):
+    explainee, images, t, classes = case
+    found = Objective(mask_loss_mul=0.0, fill=fill, order_loss_mul=3.0, order_samples=2)(
+        explainee, images, t, classes, step=4
+    )
+    maps = upsample(t, (SIDE, SIDE))[:, 0]
+    expected = np.zeros(N)
+    for share in sampled_shares(torch.tensor([4]), 2)[0].tolist():
+        for i, row in enumerate(maps.flatten(1).numpy()):
+            level = np.sort(row)[::-1][round(share * SIDE * SIDE)]
+            kept = 1 / (1 + np.exp(-(row - level) / (0.2 * row.std(ddof=1))))
+            for mask, wanted in ((kept, True), (1 - kept, False)):
+                shown = torch.tensor(mask).view(1, 1, SIDE, SIDE)
+                logits = explainee(apply_mask(images[i : i + 1], shown, fill))[0].numpy()
+                p = np.exp(logits[classes[i]]) / np.exp(logits).sum()
+                expected[i] -= math.log(p if wanted else 1 - p) / 2
+    np.testing.assert_allclose(found["order_loss"].numpy(), expected, rtol=1e-9)
+    np.testing.assert_allclose(
+        found["loss"].numpy(), (found["prediction_loss"] + 3 * expected).numpy(), rtol=1e-9
+    )
+
+
+def test_order_loss_of_a_multi_label_explainee_is_that_of_two_classes(case):
+    """sigmoid(z) is the softmax over (z, 0)."""
+    explainee, images, t, _ = case
+    objective = Objective(order_loss_mul=1.0)
+
+    def one_logit(x):
+        return explainee(x)[:, :1]
+
+    one_logit.multi_label = True
+    zeros = torch.zeros(N, dtype=torch.long)
+    found = objective(one_logit, images, t, zeros)["order_loss"]
+    two = objective(lambda x: torch.cat([one_logit(x), torch.zeros(len(x), 1)], 1), images, t, zeros)
+    torch.testing.assert_close(found, two["order_loss"], rtol=1e-9, atol=0)
+
+
+def test_without_order_loss_nothing_changes(case):
+    losses = Objective()(*case, step=7)
+    assert "order_loss" not in losses
+    assert all(torch.equal(value, Objective()(*case)[name]) for name, value in losses.items())
+
+
 def test_objective_of_an_image_does_not_depend_on_its_batch(case):
     explainee, images, t, classes = case
-    objective = Objective(is_ce_neg=True)
+    objective = Objective(is_ce_neg=True, order_loss_mul=1.0)
     together = objective(explainee, images, t, classes)["loss"]
     alone = [objective(explainee, images[i : i + 1], t[i : i + 1], classes[i : i + 1]) for i in range(N)]
     torch.testing.assert_close(together, torch.cat([part["loss"] for part in alone]), rtol=1e-12, atol=0)

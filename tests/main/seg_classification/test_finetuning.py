@@ -6,8 +6,13 @@ import math
 import pytest
 import torch
 
+from datasets.build import stack
+from datasets.digits import DigitsOnPhotos
 from main.seg_classification.finetuning import Settings, finetune, pltx
+from models.explainee import Explainee
+from models.explainer_files import read_explainer
 from models.losses import Objective
+from models.registry import pair_folder
 
 N_IMAGES, N_STEPS, LR = 6, 5, 3e-3
 PAIRS = [("vit", "cnn"), ("cnn", "vit")]
@@ -244,3 +249,24 @@ def test_progress_counts_every_image_once(case):
     done = []
     finetune(explainer, explainee, images, classes, classes, Objective(), settings(n_steps=2), done.append)
     assert sum(done) == N_IMAGES
+
+
+def test_order_loss_side_by_side_and_alone():
+    """With the shipped digits pair: maps of untrained explainers are nearly flat, all order is rounding."""
+    explainee = Explainee.from_name("vit_digits")
+    explainer = read_explainer(pair_folder("vit_digits", "vit_digits") / "predicted")
+    images = stack(DigitsOnPhotos("tune", image_size=(64, 64)), [3, 1, 4])
+    classes = explainee(images).argmax(1)
+    objective = Objective("l1", 1.0, order_loss_mul=1.0)
+    chosen = settings(n_steps=4, lr=2e-4, select=False)
+    together, figures = finetune(explainer, explainee, images, classes, classes, objective, chosen)
+    alone = [
+        finetune(
+            explainer, explainee, images[i : i + 1], classes[i : i + 1], classes[i : i + 1], objective, chosen
+        )
+        for i in range(3)
+    ]
+    for name in ("pltx", "last", "best_loss"):
+        apart = torch.cat([masks[name] for masks, _ in alone])
+        torch.testing.assert_close(together[name], apart, rtol=0, atol=1e-5)
+    assert (figures["loss"][:, -1] < figures["loss"][:, 0]).all()

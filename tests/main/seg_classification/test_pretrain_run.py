@@ -59,7 +59,7 @@ def test_rate_and_size_can_be_set():
 
 @pytest.mark.parametrize("name", ["n_epochs", "batch_size", "save_every"])
 def test_sizes_must_be_positive(name):
-    with pytest.raises(UserError, match="--n-epochs, --batch-size and --save-every"):
+    with pytest.raises(UserError, match="--n-epochs, --batch-size, --save-every and --accumulate"):
         make_plan(options(**{name: 0}), 10)
 
 

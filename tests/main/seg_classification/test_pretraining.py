@@ -218,7 +218,7 @@ class Killed(BaseException):
 
 def killed_after(trainer, n_batches):
     """Runs a trainer that dies before its (n_batches + 1)-th batch is trained on."""
-    train, done = trainer._train_batch, []
+    train, done = trainer._train_step, []
 
     def dying(*arguments):
         if len(done) == n_batches:
@@ -226,7 +226,7 @@ def killed_after(trainer, n_batches):
         done.append(1)
         return train(*arguments)
 
-    trainer._train_batch = dying
+    trainer._train_step = dying
     with pytest.raises(Killed):
         trainer.run()
 

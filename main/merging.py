@@ -1,0 +1,121 @@
+"""Whether the shards of a run fit together: each image once in the mask files and once in the scores."""
+
+import typing
+from pathlib import Path
+
+import numpy as np
+
+from config import PerturbationOptions, SegmentationOptions, UserError
+from datasets.mask_files import read_unit, unit_files, unit_path, units
+from main import results
+from main.perturbation_eval import evaluator as perturbation
+from main.run_folder import read_json, read_run
+from main.segmentation_eval import evaluator as segmentation
+
+_EVALUATORS = {
+    perturbation.PROTOCOL: (PerturbationOptions, perturbation.evaluate),
+    segmentation.PROTOCOL: (SegmentationOptions, segmentation.evaluate),
+}
+
+
+def check_masks(run_folder: Path) -> int:
+    """Number of images of a run, each of which is in exactly one of its mask files.
+
+    Raises:
+        UserError: a missing shard, overlapping ones, an index out of range, a file of another run.
+    """
+    run = read_run(run_folder)
+    n = _number_of_images(run, run_folder)
+    owner: dict[int, Path] = {}
+    for path in unit_files(run_folder):
+        unit = read_unit(path)
+        _same_run(unit.attributes.get("run_hash"), run["hash"], path)
+        _claim(unit.index, path, n, owner)
+    _nothing_missing(owner, n, run, run_folder)
+    return n
+
+
+def _number_of_images(run: dict, run_folder: Path) -> int:
+    if "n_images" not in run:
+        raise UserError(f"{run_folder} is no run that makes masks: its run.json has no n_images")
+    return run["n_images"]
+
+
+def _same_run(found, wanted: str, path: Path) -> None:
+    if found is not None and str(found) != wanted:
+        raise UserError(
+            f"{path} belongs to a run of another configuration (its hash is {str(found)[:12]}, that of "
+            f"run.json {wanted[:12]}); remove it and make it again"
+        )
+
+
+def _claim(index: np.ndarray, path: Path, n: int, owner: dict[int, Path]) -> None:
+    """Notes that a file has these images; rows of one image in one file are its classes."""
+    for image in sorted({int(i) for i in index}):
+        if not 0 <= image < n:
+            raise UserError(f"{path} holds image {image}, but the run has images 0 ... {n - 1}")
+        if image in owner:
+            raise UserError(
+                f"image {image} is in both {owner[image]} and {path}: the shards overlap; remove one"
+            )
+        owner[image] = path
+
+
+def _nothing_missing(owner: dict[int, Path], n: int, run: dict, run_folder: Path) -> None:
+    missing = sorted(set(range(n)) - owner.keys())
+    if not missing:
+        return
+    files = [
+        unit_path(run_folder, unit).name for unit in units(n, run.get("unit_size", n)) if unit[0] in missing
+    ]
+    names = f" (files {', '.join(files[:3])}{', ...' if len(files) > 3 else ''})" if files else ""
+    raise UserError(
+        f"{len(missing)} of {n} images have no mask, from image {missing[0]} on{names}: a shard is missing "
+        "or still at work; run its command again"
+    )
+
+
+def evaluations(run_folder: Path) -> list[Path]:
+    """Folders of the evaluations of a run that were begun, in order."""
+    return sorted(path.parent for path in (Path(run_folder) / "results").glob(f"*/{results.OPTIONS_FILE}"))
+
+
+def merge(run_folder: Path, folder: Path) -> dict[str, dict[str, float]]:
+    """Adds up the parts of one evaluation and returns its means by variant.
+
+    Raises:
+        UserError: scores that are missing, doubled, or not those of the masks.
+    """
+    run = read_run(run_folder)
+    stored = read_json(folder / results.OPTIONS_FILE)
+    _same_run(stored["run_hash"], run["hash"], folder / results.OPTIONS_FILE)
+    expected = {results.part_path(folder, file): file for file in unit_files(run_folder)}
+    parts = sorted((folder / "parts").glob("*.npz"))
+    owner: dict[int, Path] = {}
+    for path in parts:
+        _claim(results.read_part(path)["index"], path, run["n_images"], owner)
+    for path, file in expected.items():
+        if not path.is_file():
+            raise UserError(
+                f"{folder} has no scores of {file.name}: an evaluation shard is missing or still at work; "
+                "run its command again"
+            )
+        if not np.array_equal(results.read_part(path)["index"], read_unit(file).index):
+            raise UserError(f"{path} scores other images than {file} holds; remove it and evaluate again")
+    options_class, evaluate = _EVALUATORS[folder.name.partition("-")[0]]
+    options = options_class(
+        run_folder=Path(run_folder),
+        num_shards=1,
+        shard_index=0,
+        **_restored(stored["options"], options_class),
+    )
+    return results.means_of(evaluate(options))
+
+
+def _restored(values: dict, options_class: type) -> dict:
+    """Options as they were stored, paths as paths."""
+    hints = typing.get_type_hints(options_class)
+    paths = {name for name, hint in hints.items() if Path in (hint, *typing.get_args(hint))}
+    return {
+        name: Path(value) if name in paths and value is not None else value for name, value in values.items()
+    }
