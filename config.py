@@ -190,6 +190,13 @@ class ExplainerOptions:
         choices=("sigmoid", "relu", "softmax"),
         group="models",
     )
+    class_conditional: bool = option(
+        False,
+        "the explainer is asked about a class with each image, so that one forward pass explains any class "
+        "(a checkpoint of such an explainer is known as one without this)",
+        group="models",
+        free=True,
+    )
     mask_loss: str = option(
         "bce",
         "size of the mask (bce: released, on the sigmoided mask as if it were logits)",
@@ -508,6 +515,24 @@ class SegmentationOptions(ReadOptions, ShardOptions, VoidOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClassEvalOptions(RunOptions, PlaceOptions, SegmentationSetOptions, PairOptions):
+    """`run_class_eval.py`: do maps follow the class that is asked for?"""
+
+    plain_checkpoint: Path | None = option(
+        None, "an explainer that is not class-conditional, to stand beside it (default: the pair's)",
+        group="models", metavar="PATH", free=True,
+    )  # fmt: skip
+    method: str | None = option(
+        None,
+        "other methods, separated by commas (default: grad_cam and generic_attention, where they fit)",
+        metavar="NAME[,NAME...]",
+    )
+    steps: int = option(0, "LTX masks per question (0: pLTX, one forward pass)", group="finetuning")
+    finetune_lr: float = option(5e-5, "rate of the steps", group="finetuning")
+    batch_size: int = option(16, "images finetuned side by side", group="finetuning", free=True)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReportOptions:
     """`main/report.py`: results of any number of runs to one page."""
 
@@ -612,8 +637,9 @@ class ExplainOptions(RunOptions, PlaceOptions, ExplainerOptions, ModelOptions):
     )
     steps: int | None = option(
         None,
-        "masks per picture and class, LTX; 0: pLTX, one forward pass, which depends on no class (default: 0; "
-        "25 with --target-class; 50 where there is no pLTX explainer)",
+        "masks per picture and class, LTX; 0: pLTX, one forward pass, which depends on no class unless the "
+        "explainer is class-conditional (default: 0; 25 with --target-class where it is not; 50 where there "
+        "is no pLTX explainer)",
         group="finetuning",
         metavar="N",
         free=True,

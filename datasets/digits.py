@@ -13,12 +13,13 @@ import numpy as np
 from PIL import Image
 
 from config import UserError
-from datasets.base import ImageSet, mask_to_tensor, to_tensor
+from datasets.base import NO_LABEL, ImageSet, mask_to_tensor, to_tensor
 
 SIDE = 64
 N_TRAIN = 1400
 N_DIGITS = 1797
 N_FIT = 1200
+MIXED = 0  # one digit or two, see `DigitsOnPhotos`
 SPLITS = ("train", "test", "fit", "tune")
 CLASS_NAMES = tuple(str(digit) for digit in range(10))
 _SPLIT_SEED = 0
@@ -37,7 +38,8 @@ class DigitsOnPhotos(ImageSet):
         draw: number that makes another draw of backgrounds, sizes and places (an epoch, say).
         augment: also rotate (18 degrees), shear (0.25) and stretch (0.15), for training the explainee.
         n_digits: 1, or 2 for two digits of different classes side by side. The label is the left one's,
-            `second_label` the right one's, and `mask` / `second_mask` theirs.
+            `second_label` the right one's, and `mask` / `second_mask` theirs. `MIXED`: one in the even rounds
+            through the split, two in the odd ones; of one, `second_label` is -1 and `second_mask` 0.
     """
 
     has_masks = True
@@ -64,12 +66,13 @@ class DigitsOnPhotos(ImageSet):
     def __getitem__(self, index: int) -> dict[str, Any]:
         if not 0 <= index < len(self):
             raise IndexError(index)
-        rng = np.random.default_rng([_SPLIT_SEED, SPLITS.index(self.split), self.n_digits, self.draw, index])
+        n_digits = self.n_digits or 1 + index // len(self._digits) % 2
+        rng = np.random.default_rng([_SPLIT_SEED, SPLITS.index(self.split), n_digits, self.draw, index])
         digits, labels = _digit_data()
         canvas = _background(rng, self.split)
         first = self._digits[index % len(self._digits)]
         chosen = [first]
-        if self.n_digits == 2:
+        if n_digits == 2:
             others = self._digits[labels[self._digits] != labels[first]]
             chosen.append(rng.choice(others))
         masks = []
@@ -81,8 +84,10 @@ class DigitsOnPhotos(ImageSet):
         image = Image.fromarray(canvas.round().clip(0, 255).astype(np.uint8))
         sample = {"image": to_tensor(image, self.image_size), "label": self.labels[index], "index": index}
         sample["mask"] = masks[0]
-        if self.n_digits == 2:
+        if n_digits == 2:
             sample |= {"second_label": int(labels[chosen[1]]), "second_mask": masks[1]}
+        elif self.n_digits == MIXED:
+            sample |= {"second_label": NO_LABEL, "second_mask": masks[0].new_zeros(masks[0].shape)}
         return sample
 
     def describe(self) -> dict[str, Any]:

@@ -81,6 +81,16 @@ def defaults_of(explainer: Explainer) -> Defaults:
     return replace(TRAINED, objective=Objective(**objective))
 
 
+def default_steps(explainer: Explainer, has_target: bool) -> int:
+    """Masks per image where nothing else is said.
+
+    None from a trained explainer, whose forward pass answers; but unless it is class-conditional that pass
+    knows nothing of a target, so with one the steps of `TRAINED`. Those of `FRESH` if it was never trained.
+    """
+    answers = explainer.class_conditional or not has_target
+    return 0 if explainer.is_trained and answers else defaults_of(explainer).steps
+
+
 def explain(
     explainer: Explainer,
     explainee: Explainee,
@@ -100,9 +110,8 @@ def explain(
         explainee: the classifier.
         images: (B, 3, H, W), floating in [0, 1] or uint8, of any size: they are resized to the explainee's.
         target: class to explain, one for all images or one each (default: the top class of each).
-        steps: masks per image, the first before any update; 0 for one forward pass. A forward pass knows
-            nothing of `target`, so by default a trained explainer takes none without a target and
-            `TRAINED.steps` with one, and an explainer that was never trained takes `FRESH.steps`.
+        steps: masks per image, the first before any update; 0 for one forward pass (default: see
+            `default_steps`).
         lr: learning rate of the steps (default: see `defaults_of`).
         objective: loss of the steps (default: likewise).
         variant: the mask to show: `pltx`, `last`, `best_loss`, or `best_pos`, the step with the lowest POS,
@@ -119,9 +128,14 @@ def explain(
     """
     defaults = defaults_of(explainer)
     if steps is None:
-        steps = 0 if explainer.is_trained and target is None else defaults.steps
+        steps = default_steps(explainer, target is not None)
     if steps < 0:
         raise UserError(f"steps must be 0 or more, not {steps}")
+    if explainer.class_conditional and explainer.condition.num_classes != explainee.num_classes:
+        raise UserError(
+            f"the explainer knows {explainer.condition.num_classes} classes and '{explainee.name}' has "
+            f"{explainee.num_classes}"
+        )
     pixels = _prepared(images, explainee.input_size).to(explainee.mean.device)
     classes = _classes(target, explainee, pixels, batch_size)
     if steps:
@@ -132,7 +146,7 @@ def explain(
             explainer, explainee, pixels, classes, classes, objective, settings, progress
         )
     else:
-        masks, figures = pltx(explainer, pixels, batch_size), {}
+        masks, figures = pltx(explainer, pixels, classes, batch_size), {}
         progress(len(pixels))
     variant = variant or ("last" if steps else "pltx")
     if variant not in masks:

@@ -17,7 +17,7 @@ from datasets.classes import find_class, short_name
 from datasets.manifest import write_manifest
 from datasets.mask_files import MaskUnit, read_unit, unit_path, write_unit
 from datasets.pictures import PictureFiles
-from main.api import defaults_of, explain
+from main.api import default_steps, defaults_of, explain
 from main.explain_pictures import Explained, stems, write_pictures
 from main.pair import explainee_record, new_explainer, objective, pretrained_explainer, weights_sha256
 from main.run_folder import open_run
@@ -73,8 +73,8 @@ def make_plan(options: ExplainOptions, explainee: Explainee, names: list[str]) -
     defaults = defaults_of(explainer)
     steps = options.steps
     if steps is None:
-        steps = defaults.steps if targets or not explainer.is_trained else 0
-    if steps == 0 and targets:
+        steps = default_steps(explainer, bool(targets))
+    if steps == 0 and targets and not explainer.class_conditional:
         log.warning("--steps 0: one forward pass depends on no class; the mask is the same for every class")
     lr = defaults.lr if options.finetune_lr is None else options.finetune_lr
     shown = options.show_step if steps else "pltx"

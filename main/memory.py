@@ -167,8 +167,10 @@ class SideBySide:
         UserError: a given number that does not fit; the message says which one would.
     """
 
-    def __init__(self, asked: int | str, memory: SlotMemory, device: torch.device, free: int | None = None):
-        self.automatic = asked == AUTO
+    def __init__(
+        self, asked: int | str, memory: SlotMemory, device: torch.device | str, free: int | None = None
+    ):
+        self.automatic, device = asked == AUTO, torch.device(device)
         free = free_memory(device) if free is None else free
         self.most = memory.fits(free)
         if self.automatic:

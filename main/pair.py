@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from config import ALIASES, DIGITS, ExplaineeOptions, ExplainerOptions, PairOptions, UserError
 from datasets.base import ImageSet
@@ -13,7 +14,7 @@ from datasets.build import open_images, open_segmentation
 from datasets.imagenet import check_labels
 from models.explainee import Explainee
 from models.explainer import Explainer
-from models.explainer_files import find_explainer, load_explainer
+from models.explainer_files import NoExplainerError, find_explainer, load_explainer, stored_class_rows
 from models.losses import Objective, released_mask_weight
 from models.published import holds_pair
 from models.registry import input_size
@@ -76,6 +77,7 @@ def explainer_path(options: PairOptions) -> Path:
         options.explainee_model_name,
         options.train_model_by_target_gt_class,
         options.explainer_checkpoint,
+        options.class_conditional,
     )
 
 
@@ -153,7 +155,34 @@ def new_explainer(options: PairOptions, explainee: Explainee) -> Explainer:
         explainee,
         options.activation_function,
         options.explainer_model_n_first_layers_to_freeze,
+        options.class_conditional,
     )
+
+
+def start_from_plain(options: PairOptions, explainer: Explainer) -> Path | None:
+    """Gives a class-conditional explainer the weights of the pair's plain one, where there is one.
+
+    A class-conditional file that `--explainer-checkpoint` names is gone on from.
+
+    Returns:
+        The file, None where there is none.
+
+    Raises:
+        UserError: `--explainer-checkpoint` names none that fits.
+    """
+    try:
+        path = explainer_path(dataclasses.replace(options, class_conditional=False))
+    except NoExplainerError:
+        if options.explainer_checkpoint is not None:
+            raise
+        return None
+    if stored_class_rows(path) is not None:
+        load_explainer(path, explainer)
+        return path
+    plain = Explainer.untrained(explainer.name, explainer.activation)
+    load_explainer(path, plain)
+    explainer.load_state_dict(plain.state_dict(), strict=False)
+    return path
 
 
 def pretrained_explainer(options: PairOptions, explainee: Explainee) -> tuple[Explainer, Path, dict]:
@@ -163,13 +192,23 @@ def pretrained_explainer(options: PairOptions, explainee: Explainee) -> tuple[Ex
         UserError: there is none, or it does not fit.
     """
     path = explainer_path(options)
-    if explainer_name(options) == explainee.name:
+    rows = stored_class_rows(path)
+    if options.class_conditional and rows is None:
+        raise UserError(f"--class-conditional True: {path} holds an explainer that knows of no classes")
+    if rows is not None and (known := len(rows) if isinstance(rows, Tensor) else rows) != (
+        explainee.num_classes
+    ):
+        raise UserError(
+            f"{path} was trained for {known} classes and '{explainee.name}' has {explainee.num_classes}"
+        )
+    if explainer_name(options) == explainee.name and rows is None:
         explainer = new_explainer(options, explainee)
     else:  # every weight follows, so none are looked for
         explainer = Explainer.untrained(
             explainer_name(options),
             options.activation_function,
             options.explainer_model_n_first_layers_to_freeze,
+            rows,
         )
     metadata = load_explainer(path, explainer)
     log.info("pLTX explainer: %s", path)

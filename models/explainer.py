@@ -5,10 +5,12 @@ import logging
 import math
 
 import torch
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from config import UserError
+from models.conditioning import ClassCondition, classifier_rows
 from models.explainee import Explainee
 from models.precision import autocast, in_full
 from models.registry import InputSpec, create_model, input_spec, load_pretrained
@@ -31,6 +33,9 @@ class Explainer(nn.Module):
     dropped; one with a feature map (B, C, h, w) a 1x1 convolution. It resizes and normalises for its own
     backbone. DenseNet's features are taken before their last ReLU, where torchvision's end (released).
 
+    A class-conditional one is asked about a class with each image, see `models.conditioning`; any other shows
+    the same mask whatever class it is asked about.
+
     With its attribute `precision` set to `bf16`, only the backbone computes under autocast.
 
     Args:
@@ -40,6 +45,7 @@ class Explainer(nn.Module):
         activation: from head output to mask. `sigmoid`; `relu` (cut at 1); `softmax` over the tokens, divided
             by its maximum.
         n_first_layers_to_freeze: freezes so many first transformer blocks too; no effect on CNNs (released).
+        class_rows: makes it class-conditional: classifier rows (C, d), or C, see `ClassCondition`.
     """
 
     def __init__(
@@ -49,6 +55,7 @@ class Explainer(nn.Module):
         name: str,
         activation: str = "sigmoid",
         n_first_layers_to_freeze: int = 0,
+        class_rows: Tensor | int | None = None,
     ):
         super().__init__()
         self.name, self.activation = name, activation
@@ -64,21 +71,33 @@ class Explainer(nn.Module):
         self.backbone = backbone.requires_grad_(True).eval()
         # LeViT, TinyViT, ... keep their attention biases in eval mode, where our weights still change.
         self._keeping = [part for part in self.backbone.modules() if hasattr(part, "attention_bias_cache")]
-        self._safe_channels_last = not _has_narrow_strided_convolution(self.backbone)
         self.to(device := next(backbone.parameters()).device)
         blank = torch.zeros(1, 3, *spec.size, device=device)
+        self.condition: ClassCondition | None = None
         with torch.no_grad():
-            features = self._features(blank)
+            features = self._features(blank, None)
         self.has_tokens = features.dim() == 3 or self._channels_last(features)
+        # Not to be had under vmap.
+        self.channels_last = not (self.has_tokens or _has_narrow_strided_convolution(self.backbone))
         self.head = self._make_head(features).to(device)
+        dim = features.shape[-1 if self.has_tokens else 1]
+        if class_rows is not None:
+            pooled = features.dim() == 4 or getattr(backbone, "global_pool", "") == "avg"
+            entry = len(backbone.blocks) // 2 if isinstance(backbone, VisionTransformer) else None
+            self.condition = ClassCondition(class_rows, dim, pooled, entry).to(device)
         self._freeze(n_first_layers_to_freeze, features.dim() == 3)
         with torch.no_grad():
-            self.grid = tuple(self(blank).shape[-2:])
+            self.grid = tuple(self(blank, torch.zeros(1, dtype=torch.long, device=device)).shape[-2:])
         self.eval()
 
     @classmethod
     def for_explainee(
-        cls, name: str, explainee: Explainee, activation: str = "sigmoid", n_first_layers_to_freeze: int = 0
+        cls,
+        name: str,
+        explainee: Explainee,
+        activation: str = "sigmoid",
+        n_first_layers_to_freeze: int = 0,
+        class_conditional: bool = False,
     ) -> "Explainer":
         """An explainer with pretrained weights: the explainee's own where the architecture is the same.
 
@@ -86,11 +105,16 @@ class Explainer(nn.Module):
             UserError: unknown name or no weights.
         """
         backbone, spec = _backbone(name, explainee)
-        return cls(backbone, spec, name, activation, n_first_layers_to_freeze)
+        rows = class_rows_of(explainee) if class_conditional else None
+        return cls(backbone, spec, name, activation, n_first_layers_to_freeze, rows)
 
     @classmethod
     def from_name(
-        cls, name: str, explainee: Explainee, input_size: tuple[int, int] | None = None
+        cls,
+        name: str,
+        explainee: Explainee,
+        input_size: tuple[int, int] | None = None,
+        class_conditional: bool = False,
     ) -> "Explainer":
         """A pretrained backbone with a fresh head, for `main.api.explain` to finetune from scratch.
 
@@ -102,6 +126,7 @@ class Explainer(nn.Module):
             explainee: what it is to explain.
             input_size: (H, W) that the backbone is to see (default: its own); pass the explainee's where its
                 images are not square.
+            class_conditional: it is to be asked about a class with each image.
 
         Raises:
             UserError: unknown name, no weights, or a backbone that cannot take such a size.
@@ -110,11 +135,16 @@ class Explainer(nn.Module):
         if input_size is not None:
             spec = InputSpec(tuple(input_size), spec.mean, spec.std)
             _resize_tokens(backbone, name, spec.size)
-        return cls(backbone, spec, name, "softmax")
+        rows = class_rows_of(explainee) if class_conditional else None
+        return cls(backbone, spec, name, "softmax", class_rows=rows)
 
     @classmethod
     def untrained(
-        cls, name: str, activation: str = "sigmoid", n_first_layers_to_freeze: int = 0
+        cls,
+        name: str,
+        activation: str = "sigmoid",
+        n_first_layers_to_freeze: int = 0,
+        class_rows: Tensor | int | None = None,
     ) -> "Explainer":
         """An explainer with random weights, for a checkpoint to fill.
 
@@ -122,29 +152,45 @@ class Explainer(nn.Module):
             UserError: unknown name.
         """
         backbone = create_model(name)
-        return cls(backbone, input_spec(backbone), name, activation, n_first_layers_to_freeze)
+        return cls(backbone, input_spec(backbone), name, activation, n_first_layers_to_freeze, class_rows)
 
     @property
     def is_trained(self) -> bool:
         """Whether its weights came from a pLTX checkpoint."""
         return self.metadata is not None
 
+    @property
+    def class_conditional(self) -> bool:
+        """Whether its masks depend on the class that it is asked about."""
+        return self.condition is not None
+
     def train(self, mode: bool = True) -> "Explainer":
         """Stays in eval mode whatever is asked."""
         return super().train(False)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) in [0, 1] to token masks (B, 1, h, w) in [0, 1]."""
+    def forward(self, images: Tensor, classes: Tensor | None = None) -> Tensor:
+        """Images (B, 3, H, W) in [0, 1] to token masks (B, 1, h, w) in [0, 1].
+
+        Args:
+            images: of any size.
+            classes: class asked about, (B,), or (B * k,) for k classes of each image in turn, which give
+                masks (B * k, 1, h, w). Without effect where the explainer is not class-conditional.
+
+        Raises:
+            UserError: a class-conditional explainer without classes.
+        """
+        if classes is None and self.condition is not None:
+            raise UserError(f"'{self.name}' is class-conditional: pass the class to explain in each image")
         if images.shape[-2:] != self.input_size:
             images = F.interpolate(
                 images, self.input_size, mode="bilinear", align_corners=False, antialias=True
             )
         normalised = (images - self.mean) / self.std
-        if not self.has_tokens and self._safe_channels_last:
+        if self.channels_last:
             normalised = normalised.contiguous(memory_format=torch.channels_last)  # faster convolutions
         with autocast(self.precision, images.device):
-            features = self._features(normalised)
-        logits = self._head_logits(in_full(features, self.precision))
+            features = self._features(normalised, classes)
+        logits = self._head_logits(in_full(features, self.precision), classes)
         if self.activation == "sigmoid":
             return logits.sigmoid()
         if self.activation == "relu":
@@ -156,10 +202,18 @@ class Explainer(nn.Module):
         """Parameters that training changes, by name."""
         return {name: value for name, value in self.named_parameters() if value.requires_grad}
 
-    def _features(self, normalised: Tensor) -> Tensor:
+    def _features(self, normalised: Tensor, classes: Tensor | None) -> Tensor:
         for part in self._keeping:
             part.attention_bias_cache = {}
-        return self.backbone.forward_features(normalised)
+        if self.condition is None or self.condition.entry is None:
+            return self.backbone.forward_features(normalised)
+        handle = self.backbone.blocks[self.condition.entry].register_forward_pre_hook(
+            lambda block, inputs: (self.condition.ask(inputs[0], classes), *inputs[1:])
+        )
+        try:
+            return self.backbone.forward_features(normalised)
+        finally:
+            handle.remove()
 
     def _channels_last(self, features: Tensor) -> bool:
         return features.dim() == 4 and getattr(self.backbone, "output_fmt", "NCHW") == "NHWC"
@@ -170,14 +224,25 @@ class Explainer(nn.Module):
         dim = features.shape[-1]
         return nn.Sequential(nn.Linear(dim, dim), nn.Tanh(), nn.Linear(dim, 1))
 
-    def _head_logits(self, features: Tensor) -> Tensor:
+    def _head_logits(self, features: Tensor, classes: Tensor | None) -> Tensor:
+        """Features as the backbone gives them to mask logits (B, 1, h, w)."""
+        if features.dim() == 3:
+            features = features[:, getattr(self.backbone, "num_prefix_tokens", 0) :]
+        logits = self.head(features) if self.condition is None else self._asked(features, classes)
         if not self.has_tokens:
-            return self.head(features)
+            return logits
         if features.dim() == 4:
-            return self.head(features).permute(0, 3, 1, 2)
-        tokens = features[:, getattr(self.backbone, "num_prefix_tokens", 0) :]
-        h, w = self._token_grid(tokens.shape[1])
-        return self.head(tokens).transpose(1, 2).unflatten(2, (h, w))
+            return logits.permute(0, 3, 1, 2)
+        h, w = self._token_grid(features.shape[1])
+        return logits.transpose(1, 2).unflatten(2, (h, w))
+
+    def _asked(self, features: Tensor, classes: Tensor) -> Tensor:
+        """Logits in the head's own layout, for each class that is asked about."""
+        if len(classes) != len(features):
+            features = features.repeat_interleave(len(classes) // len(features), 0)
+        axis = -1 if self.has_tokens else 1
+        features, shift = self.condition(features.movedim(axis, -1), classes)
+        return self.head(features.movedim(-1, axis)) + shift.movedim(-1, axis)
 
     def _token_grid(self, n_tokens: int) -> tuple[int, int]:
         """Rows and columns of the tokens: the patch embedding's own grid, else square.
@@ -208,6 +273,15 @@ class Explainer(nn.Module):
             )
         for block in blocks[:n_first_layers]:
             block.requires_grad_(False)
+
+
+def class_rows_of(explainee: Explainee) -> Tensor | int:
+    """Classifier rows of an explainee, else its number of classes, see `ClassCondition`."""
+    rows = classifier_rows(explainee.model, explainee.num_classes)
+    if rows is None:
+        log.warning("'%s' has no linear classifier to read; each class gets an embedding", explainee.name)
+        return explainee.num_classes
+    return rows
 
 
 def _backbone(name: str, explainee: Explainee) -> tuple[nn.Module, InputSpec]:

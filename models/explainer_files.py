@@ -9,6 +9,7 @@ from torch import Tensor
 from config import ALIASES, UserError
 from models import published
 from models.checkpoints import load_metadata, load_weights, save_safetensors
+from models.conditioning import LEARNED
 from models.explainer import Explainer
 from models.registry import pair_folder
 
@@ -34,9 +35,27 @@ def read_explainer(path: str | Path, name: str | None = None) -> Explainer:
     path = Path(path) / BEST_FILE if Path(path).is_dir() else Path(path)
     metadata = load_metadata(path) if path.suffix == ".safetensors" and path.is_file() else {}
     name = name or metadata.get("explainer") or published_alias(load_weights(path), path)
-    explainer = Explainer.untrained(name, metadata.get("activation", "sigmoid"))
+    activation = metadata.get("activation", "sigmoid")
+    explainer = Explainer.untrained(name, activation, class_rows=stored_class_rows(path))
     load_explainer(path, explainer)
     return explainer
+
+
+def stored_class_rows(path: Path) -> Tensor | int | None:
+    """What `Explainer` takes as `class_rows` to hold a file's weights; None if it is not class-conditional.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    if path.suffix != ".safetensors" or not path.is_file():
+        return None
+    kind = load_metadata(path).get("class_conditional")
+    if kind is None:
+        return None
+    rows = load_weights(path).get("condition.rows")
+    if rows is None:
+        raise UserError(f"{path} calls itself class-conditional and has no 'condition.rows'; is it whole?")
+    return len(rows) if kind == LEARNED else rows
 
 
 def save_explainer(
@@ -49,6 +68,8 @@ def save_explainer(
             key: value.half() if value.is_floating_point() else value for key, value in tensors.items()
         }
     names = {"explainer": explainer.name, "explainee": explainee_name, "activation": explainer.activation}
+    if explainer.condition is not None:
+        names["class_conditional"] = explainer.condition.kind
     save_safetensors(path, tensors, names | metadata)
 
 
@@ -64,6 +85,9 @@ def load_explainer(path: Path, explainer: Explainer) -> dict:
     pair = published.split(tensors)
     if pair is not None:
         tensors, metadata = pair.explainer, metadata | {"published": True}
+    if bool(metadata.get("class_conditional")) != explainer.class_conditional:
+        is_not = "is" if metadata.get("class_conditional") else "is not"
+        raise UserError(f"the explainer in {path} {is_not} class-conditional, unlike the one it is to fill")
     own = explainer.state_dict()
     for key, value in own.items():
         if key not in tensors or tensors[key].shape != value.shape:
@@ -101,7 +125,20 @@ def published_alias(tensors: dict[str, Tensor], path: Path) -> str:
     raise UserError(f"the explainer in {path} fits none of the published pairs ({', '.join(names)})")
 
 
-def find_explainer(explainer_name: str, explainee_name: str, by_target: bool, given: Path | None) -> Path:
+def run_kind(by_target: bool, class_conditional: bool = False) -> str:
+    """Folder of a training run below its pair's: a class-conditional one is asked for any class."""
+    if class_conditional:
+        return "class_conditional"
+    return "target" if by_target else "predicted"
+
+
+def find_explainer(
+    explainer_name: str,
+    explainee_name: str,
+    by_target: bool,
+    given: Path | None,
+    class_conditional: bool = False,
+) -> Path:
     """The pLTX checkpoint of a pair: `given` (a file or a training run's folder), else in `checkpoints/`.
 
     There our own `best` comes first, then the authors' file.
@@ -109,7 +146,7 @@ def find_explainer(explainer_name: str, explainee_name: str, by_target: bool, gi
     Raises:
         UserError: there is none, or several published ones; the message says what to put where.
     """
-    kind = "target" if by_target else "predicted"
+    kind = run_kind(by_target, class_conditional)
     folder = pair_folder(explainer_name, explainee_name)
     if given is not None and Path(given).is_file():
         return Path(given)
@@ -127,14 +164,17 @@ def find_explainer(explainer_name: str, explainee_name: str, by_target: bool, gi
     where = f"--explainer-checkpoint {given}: no such file or training run" if given else f"{ours} not found"
     raise NoExplainerError(
         f"no pLTX explainer for the pair {explainer_name} / {explainee_name} ({kind}): {where}; "
-        f"{_what_to_put_where(explainer_name, explainee_name, folder, kind)}"
+        f"{_what_to_put_where(explainer_name, explainee_name, folder, kind, class_conditional)}"
     )
 
 
-def _what_to_put_where(explainer_name: str, explainee_name: str, folder: Path, kind: str) -> str:
+def _what_to_put_where(
+    explainer_name: str, explainee_name: str, folder: Path, kind: str, class_conditional: bool
+) -> str:
     alias = ALIASES.get(explainer_name)
-    own = "train one with main/seg_classification/run_seg_cls.py or pass --explainer-checkpoint FILE"
-    if alias is None or not alias.published or explainer_name != explainee_name:
+    flag = " --class-conditional True" if class_conditional else ""
+    own = f"train one with main/seg_classification/run_seg_cls.py{flag} or pass --explainer-checkpoint FILE"
+    if class_conditional or alias is None or not alias.published or explainer_name != explainee_name:
         return own
     pattern = published.PATTERN.format(kind=kind)
     return f"put the authors' {pattern} into {folder} (it holds the explainee too), or {own}"

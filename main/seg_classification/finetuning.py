@@ -190,7 +190,7 @@ def finetune(
         pixels, asked, read = images[rows], classes[rows], scored[rows]
         changed = False
         while not changed:
-            masks = stack.token_masks(pixels, queue.slots)
+            masks = stack.token_masks(pixels, queue.slots, asked)
             losses = objective(explainee, pixels, masks, asked, record.steps[rows])["loss"]
             better, aucs = None, None
             if scorer is not None:
@@ -213,6 +213,17 @@ def finetune(
 
 
 @torch.no_grad()
-def pltx(explainer: Explainer, images: Tensor, batch_size: int = 64) -> dict[str, Tensor]:
-    """pLTX masks (n, h, w) of images (n, 3, H, W): one forward pass, step 0."""
-    return {"pltx": torch.cat([explainer(part)[:, 0] for part in images.split(batch_size)])}
+def pltx(
+    explainer: Explainer, images: Tensor, classes: Tensor | None = None, batch_size: int = 64
+) -> dict[str, Tensor]:
+    """pLTX masks (n, h, w) of images (n, 3, H, W): one forward pass, step 0.
+
+    Args:
+        explainer: makes the masks.
+        images: in [0, 1].
+        classes: (n,) class asked about, for a class-conditional explainer.
+        batch_size: images at once.
+    """
+    asked = (images,) if classes is None else (images, classes)
+    parts = zip(*(values.split(batch_size) for values in asked), strict=True)
+    return {"pltx": torch.cat([explainer(*part)[:, 0] for part in parts])}

@@ -105,7 +105,7 @@ class _UnitMaker:
 
     def __call__(self, unit: UnitInput) -> MaskUnit:
         if self.side_by_side is None:
-            masks, figures = pltx(self.explainer, unit.images), {}
+            masks, figures = pltx(self.explainer, unit.images, unit.classes), {}
             unit.progress(len(unit.images))
         else:
             masks, figures = self.side_by_side.run(lambda slots: self._finetune(unit, slots))

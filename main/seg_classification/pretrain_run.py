@@ -11,7 +11,7 @@ import torch
 from config import PretrainOptions, UserError
 from datasets.base import ImageSet
 from datasets.build import rebuild
-from datasets.digits import DigitsOnPhotos
+from datasets.digits import MIXED, DigitsOnPhotos
 from datasets.manifest import draw_per_class, draw_total, from_manifest, write_manifest
 from main.distributed import World
 from main.mask_run import needs_labels
@@ -24,6 +24,7 @@ from main.pair import (
     new_explainer,
     objective,
     open_image_set,
+    start_from_plain,
     weights_sha256,
     with_explainer_named,
 )
@@ -32,6 +33,7 @@ from main.run_folder import open_run
 from main.seg_classification.pretraining import Plan, Trainer
 from main.speed import speed_up
 from models.explainee import Explainee
+from models.explainer_files import run_kind
 from models.registry import pair_folder
 
 RELEASED_SCHEDULE_IMAGES = 50_000
@@ -64,6 +66,8 @@ def pretrain(
     record = explainee_record(options, explainee)
     explainee = model_to_explain(explainee, options)
     explainer = new_explainer(options, explainee).to(device)
+    if options.class_conditional and not options.randomise_weights:
+        print(f"starts from {start_from_plain(options, explainer) or 'a fresh head'}")
     plan = make_plan(options, len(train))
     names = {
         key: hashlib.sha256("\n".join(images.names[i] for i in chosen).encode()).hexdigest()
@@ -110,10 +114,10 @@ def pretrain(
 
 
 def run_folder(options: PretrainOptions) -> Path:
-    """`checkpoints/<pair>/<target|predicted>[-randomised]`, or under another root or name."""
+    """`checkpoints/<pair>/<target|predicted|class_conditional>[-randomised]`, or another root or name."""
     pair = pair_folder(explainer_name(options), options.explainee_model_name)
     root = options.default_root_dir / pair.name if options.default_root_dir else pair
-    kind = "target" if options.train_model_by_target_gt_class else "predicted"
+    kind = run_kind(options.train_model_by_target_gt_class, options.class_conditional)
     return root / (options.run_name or kind + ("-randomised" if options.randomise_weights else ""))
 
 
@@ -145,13 +149,17 @@ def choose(options: PretrainOptions, explainee: Explainee) -> tuple[ImageSet, li
     """Training set and positions, validation set and positions.
 
     Both come from the same images, drawn with the seed, unless manifests, splits or folders set them apart.
-    Digits: training from the first 1,200 training digits, validation from the last 200.
+    Digits: training from the first 1,200 training digits, validation from the last 200; a class-conditional
+    explainer is trained on pictures of one and of two digits in equal parts.
     """
     val_set = open_image_set(options, explainee)
     if isinstance(val_set, DigitsOnPhotos) and options.split is None and options.train_split is None:
         train_set, val_set = (
-            DigitsOnPhotos(split, rounds * size, explainee.input_size)
-            for split, rounds, size in (("fit", _DIGIT_ROUNDS, 1200), ("tune", _DIGIT_ROUNDS, 200))
+            DigitsOnPhotos(split, _DIGIT_ROUNDS * size, explainee.input_size, n_digits=n_digits)
+            for split, size, n_digits in (
+                ("fit", 1200, MIXED if options.class_conditional else 1),
+                ("tune", 200, 1),
+            )
         )
     elif options.train_images_path or options.train_split:
         train_set = open_image_set(options, explainee, options.train_images_path, options.train_split)

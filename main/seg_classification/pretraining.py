@@ -19,6 +19,12 @@ from datasets.base import ImageSet
 from datasets.build import groups
 from main.distributed import World
 from main.perturbation_eval.curves import auc, read_class, removal_curve
+from main.seg_classification.questions import (
+    answer_losses,
+    draw_questions,
+    improbable_area,
+    random_rows,
+)
 from main.speed import pins, to_device
 from models.checkpoints import load_state, replace_file, save_state
 from models.explainee import Explainee
@@ -192,16 +198,28 @@ class Trainer:
         self.optimizer.zero_grad()
         images = to_device(data["image"], self.device)
         size = math.ceil(len(images) / self.plan.accumulate)
-        parts = list(zip(images.split(size), data["label"].split(size), strict=True))
+        known = torch.stack([data[key] for key in ("label", "second_label") if key in data], 1)
+        parts = list(zip(*(part.split(size) for part in (images, known, data["index"])), strict=True))
         for i, part in enumerate(parts):
             last = i == len(parts) - 1
             with contextlib.nullcontext() if last or self.world.size == 1 else self.model.no_sync():
                 self._backward(*part, n, counts)
         self.optimizer.step()
 
-    def _backward(self, images: Tensor, labels: Tensor, n: int, counts: bool) -> None:
-        masks, classes = self.model(images), self.classes_of(images, labels)
-        losses = self.objective(self.explainee, images, masks, classes, self.step)
+    def _losses(self, images: Tensor, known: Tensor, index: Tensor) -> dict[str, Tensor]:
+        """Losses (B,) of images, their true classes (B, L), -1 for none, and positions (B,) in their set."""
+        if not self.explainer.class_conditional:
+            classes = self.classes_of(images, known[:, 0])
+            return self.objective(self.explainee, images, self.model(images), classes, self.step)
+        chance = random_rows(
+            [(self.plan.seed, self.step, i) for i in index.tolist()], self.explainee.num_classes
+        )
+        known = known if self.plan.by_target else None
+        questions = draw_questions(self.explainee, images, known, chance)
+        return answer_losses(self.model, self.explainee, self.objective, images, questions, self.step)
+
+    def _backward(self, images: Tensor, known: Tensor, index: Tensor, n: int, counts: bool) -> None:
+        losses = self._losses(images, known, index)
         if counts:
             for name, values in losses.items():
                 total = values.detach().sum(dtype=_sum_type(self.device))
@@ -220,7 +238,10 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self) -> tuple[dict[str, float], dict[str, Tensor] | None]:
-        """Validation means (losses, `mask_area`, `POS`), and the first batch with its masks."""
+        """Validation means (losses, `mask_area`, `POS`), and the first batch with its masks.
+
+        Of a class-conditional explainer also `improbable_area`, the mask of the least likely class.
+        """
         sums, first = {}, None
         cut = [
             list(self.val[i : i + self.plan.batch_size])
@@ -229,7 +250,8 @@ class Trainer:
         mine = cut[self.world.rank :: self.world.size]
         for data in groups(self.val_images, mine, self.plan.num_workers, pins(self.device)):
             images, labels = (to_device(data[key], self.device) for key in ("image", "label"))
-            classes, masks = self.classes_of(images, labels), self.explainer(images)
+            classes = self.classes_of(images, labels)
+            masks = self.explainer(images, classes)
             losses = self.objective(self.explainee, images, masks, classes)
             maps = upsample(masks, images.shape[-2:])[:, 0]
             scored = {"explained": classes, "target": labels}.get(self.plan.score_class)
@@ -237,6 +259,8 @@ class Trainer:
             unmasked = read_class(self.explainee, images, scored)
             curve = removal_curve(self.explainee, images, maps, scored, True, unmasked)[1]
             figures = losses | {"mask_area": masks.mean((1, 2, 3)), "POS": auc(curve)}
+            if self.explainer.class_conditional:
+                figures["improbable_area"] = improbable_area(self.explainer, self.explainee, images)
             for name, values in figures.items():
                 sums[name] = sums.get(name, 0.0) + values.sum(dtype=_sum_type(self.device))
             first = first or {"images": images.cpu(), "maps": maps.cpu()}

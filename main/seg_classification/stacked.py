@@ -68,20 +68,28 @@ class StackedExplainer:
                 stored = self._moments[key]
                 own[name][slot].zero_() if stored is None else own[name][slot].copy_(stored[name])
 
-    def token_masks(self, images: Tensor, slots: list[int]) -> Tensor:
-        """Images (B, 3, H, W), one for each of the given slots, to token masks (B, 1, h, w)."""
+    def token_masks(self, images: Tensor, slots: list[int], classes: Tensor | None = None) -> Tensor:
+        """Images (B, 3, H, W), one for each of the given slots, to token masks (B, 1, h, w).
+
+        Args:
+            images: in [0, 1].
+            slots: whose weights make the mask of each image.
+            classes: (B,) class asked about, for a class-conditional explainer.
+        """
+        asked = (images,) if classes is None else (images, classes)
         if self.use_vmap:
             where = self._where(slots)
             weights = self._leaves[0]
             if where is not None:
                 weights = {name: value[where] for name, value in weights.items()}
-            return vmap(self._one)(weights, images)
+            return vmap(self._one)(weights, *asked)
         return torch.stack(
-            [self._one(self._leaves[slot], image) for slot, image in zip(slots, images, strict=True)]
+            [self._one(self._leaves[slot], *one) for slot, *one in zip(slots, *asked, strict=True)]
         )
 
-    def _one(self, own: dict[str, Tensor], image: Tensor) -> Tensor:
-        return functional_call(self.explainer, {**self.shared, **own}, (image[None],))[0]
+    def _one(self, own: dict[str, Tensor], *asked: Tensor) -> Tensor:
+        alone = tuple(value[None] for value in asked)
+        return functional_call(self.explainer, {**self.shared, **own}, alone)[0]
 
     def _where(self, slots: list[int]) -> slice | list[int] | None:
         """An index of the given slots, as a slice where that can be; None for all of them."""

@@ -19,7 +19,8 @@ from datasets.digits import DigitsOnPhotos
 from datasets.imagenet import open_folder
 from models.explainee import Explainee
 from models.explainer import Explainer
-from models.registry import create_model, input_spec
+from models.explainer_files import BEST_FILE, read_explainer
+from models.registry import create_model, input_spec, pair_folder
 
 PAIRS = {"digits": "vit_digits", "vit_small": "vit_small_224", "lite0": "efficientnet_lite0"}
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
@@ -47,7 +48,7 @@ def start(options) -> dict[str, float]:
 
 
 def load_pair(key: str) -> tuple[Explainee, Explainer]:
-    """Explainee and explainer of a benchmark; ViT-Small has random weights (no download)."""
+    """Explainee and pLTX explainer of a benchmark; ViT-Small has random weights (no download)."""
     torch.manual_seed(0)
     name = PAIRS[key]
     if key == "vit_small":
@@ -55,6 +56,9 @@ def load_pair(key: str) -> tuple[Explainee, Explainer]:
         explainee = Explainee(model, input_spec(model), name)
     else:
         explainee = Explainee.from_name(name)
+    trained = pair_folder(name, name) / "predicted" / BEST_FILE
+    if trained.is_file():
+        return explainee, read_explainer(trained)
     return explainee, Explainer.for_explainee(name, explainee)
 
 

@@ -8,8 +8,8 @@ from sklearn.datasets import load_digits
 
 from config import UserError
 from datasets import digits as module
-from datasets.build import batches
-from datasets.digits import DigitsOnPhotos
+from datasets.build import batches, rebuild
+from datasets.digits import MIXED, DigitsOnPhotos
 
 
 def same(first, second) -> bool:
@@ -138,3 +138,17 @@ def test_unknown_split():
         DigitsOnPhotos("validation")
     with pytest.raises(IndexError):
         DigitsOnPhotos("test", 3)[3]
+
+
+def test_mixed_pictures_are_those_of_one_digit_and_of_two_in_turn():
+    mixed, one, two = (DigitsOnPhotos("tune", 600, n_digits=n) for n in (MIXED, 1, 2))
+    for index in (0, 199, 400):
+        sample = mixed[index]
+        assert torch.equal(sample["image"], one[index]["image"])
+        assert sample["second_label"] == -1 and not sample["second_mask"].any()
+        assert sample.keys() == mixed[200].keys()
+    for index in (200, 399):
+        assert torch.equal(mixed[index]["image"], two[index]["image"])
+        assert mixed[index]["second_label"] == two[index]["second_label"]
+    assert mixed.labels == one.labels and mixed.describe()["n_digits"] == MIXED
+    assert torch.equal(rebuild(mixed.describe(), (64, 64))[200]["image"], mixed[200]["image"])

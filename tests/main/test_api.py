@@ -238,3 +238,60 @@ def test_explainer_from_a_checkpoint_alone(tiny_pair, tmp_path):
     torch.testing.assert_close(by_file(images), explainer(images))
     with pytest.raises(UserError, match="no such weights file"):
         read_explainer(tmp_path / "nothing.safetensors")
+
+
+# Class-conditional explainers.
+
+
+@pytest.fixture
+def conditional(make_explainee) -> tuple[Explainer, Explainee]:
+    """A class-conditional explainer as a checkpoint leaves it, and its explainee."""
+    explainee = make_explainee(num_classes=3)
+    explainer = Explainer.for_explainee(explainee.name, explainee, class_conditional=True)
+    with torch.no_grad():
+        for value in explainer.condition.parameters():
+            value.add_(0.3 * torch.randn_like(value))
+    explainer.metadata = {}
+    return explainer, explainee
+
+
+def test_a_class_conditional_explainer_answers_for_a_class_in_one_pass(conditional):
+    images = torch.rand(2, 3, 32, 32)
+    first, second = (explain(*conditional, images, target=c) for c in (0, 2))
+    assert first.variant == "pltx" and not first.figures
+    torch.testing.assert_close(
+        first.token_masks, conditional[0](images, torch.zeros(2, dtype=torch.long))[:, 0]
+    )
+    assert (first.token_masks - second.token_masks).abs().max() > 1e-3
+    top = conditional[1](images).argmax(1)
+    torch.testing.assert_close(explain(*conditional, images).token_masks, conditional[0](images, top)[:, 0])
+
+
+def test_ltx_goes_on_from_the_answer(conditional):
+    images = torch.rand(3, 3, 32, 32)
+    one_pass = explain(*conditional, images, target=[2, 0, 1])
+    made = explain(*conditional, images, target=[2, 0, 1], steps=3, lr=1e-2)
+    torch.testing.assert_close(made.variants["pltx"], one_pass.token_masks, rtol=0, atol=1e-5)
+    assert (made.token_masks - one_pass.token_masks).abs().max() > 1e-3
+    alone = [explain(*conditional, images[i][None], t, 3, 1e-2).token_masks for i, t in enumerate([2, 0, 1])]
+    torch.testing.assert_close(made.token_masks, torch.cat(alone), rtol=0, atol=1e-5)
+
+
+def test_class_conditional_mistakes(conditional, make_explainee):
+    images = torch.rand(1, 3, 32, 32)
+    with pytest.raises(UserError, match=r"target 3 is outside the classes 0 \.\.\. 2"):
+        explain(*conditional, images, target=3)
+    with pytest.raises(UserError, match="knows 3 classes and 'tiny_vit' has 5"):
+        explain(conditional[0], make_explainee(), images, target=1)
+
+
+def test_class_conditional_for_a_module_with_and_without_a_linear_classifier(make_backbone, monkeypatch):
+    monkeypatch.setattr("models.explainer.load_pretrained", lambda name: make_backbone("cnn"))
+    monkeypatch.setattr("models.explainer.input_spec", lambda model: own().spec)
+    for explainee, kind in (
+        (own(), "classifier"),
+        (Explainee.from_module(LooksAtCorner(), MEAN, STD, SIZE), "learned"),
+    ):
+        explainer = Explainer.from_name("tiny_cnn", explainee, class_conditional=True)
+        assert explainer.condition.kind == kind
+        assert explain(explainer, explainee, torch.rand(1, 3, *SIZE), target=2, steps=2).variant == "last"

@@ -14,7 +14,8 @@ from main import explain
 from main.explain_pictures import LONGEST_SIDE, stems
 from main.perturbation_eval import run_perturbation_eval
 from models.explainee import Explainee
-from models.explainer_files import read_explainer
+from models.explainer import Explainer
+from models.explainer_files import read_explainer, save_explainer
 
 
 @pytest.fixture
@@ -235,3 +236,24 @@ def test_run_json_names_what_was_run(run, photo):
         "tiny",
         "tiny",
     )
+
+
+def test_a_class_conditional_explainer_is_known_by_its_file_and_answers_in_one_pass(
+    run, photo, tiny_pair, tmp_path, caplog
+):
+    explainee = Explainee.from_name("tiny", tiny_pair.explainee)
+    torch.manual_seed(5)
+    explainer = Explainer.for_explainee("tiny", explainee, class_conditional=True)
+    torch.nn.init.normal_(explainer.condition.key.weight, std=0.3)
+    save_explainer(tmp_path / "best.safetensors", explainer, "tiny", {})
+    result = run("--input", photo, "--target-class", "3", "7", explainer=tmp_path / "best.safetensors")
+    assert result.code == 0, result.err
+    unit = read_unit(unit_files(written(result)[0])[0])
+    assert list(unit.token_masks) == ["pltx"] and not np.allclose(*unit.token_masks["pltx"])
+    image = to_tensor(Image.open(photo), (32, 32))[None]
+    expected = explainer(image, torch.tensor([3, 7]))[:, 0].detach()
+    np.testing.assert_allclose(unit.token_masks["pltx"], expected, atol=1e-6)
+    assert "depends on no class" not in caplog.text
+    flagged = run("--input", photo, "--class-conditional", "True", explainer=None)
+    assert "none found" in flagged.out, "there is no such explainer of the pair yet"
+    assert "knows of no classes" in run("--input", photo, "--class-conditional", "True").error

@@ -15,9 +15,15 @@ from main.pair import (
     new_explainer,
     objective,
     open_image_set,
+    pretrained_explainer,
+    start_from_plain,
     weights_sha256,
     with_explainer_named,
 )
+from models.explainee import Explainee
+from models.explainer import Explainer
+from models.explainer_files import read_explainer, save_explainer
+from models.registry import create_model
 
 
 @pytest.mark.parametrize(
@@ -108,3 +114,44 @@ def test_naming_the_default_explainer_is_no_other_configuration():
         == with_explainer_named(named)
         == named
     )
+
+
+# Class-conditional explainers.
+
+
+@pytest.fixture
+def options(tiny_pair, tmp_path) -> PretrainOptions:
+    return PretrainOptions(
+        explainee_model_name="tiny", explainee_checkpoint=tiny_pair.explainee, class_conditional=True
+    )
+
+
+def test_training_starts_from_the_plain_explainer_where_there_is_one(options, tiny_pair, places, tmp_path):
+    explainee = load_explainee(options)
+    explainer = new_explainer(options, explainee)
+    fresh = explainer.state_dict()["head.0.weight"].clone()
+    assert start_from_plain(options, explainer) is None
+    assert torch.equal(explainer.head[0].weight, fresh)
+    given = dataclasses.replace(options, explainer_checkpoint=tiny_pair.explainer)
+    assert start_from_plain(given, explainer) == tiny_pair.explainer / "best.safetensors"
+    plain = read_explainer(tiny_pair.explainer)
+    assert all(torch.equal(value, explainer.state_dict()[key]) for key, value in plain.state_dict().items())
+    images = torch.rand(2, 3, 32, 32)
+    torch.testing.assert_close(explainer(images, torch.tensor([0, 7])), plain(images))
+    explainer.condition.film.bias.data.fill_(0.5)
+    save_explainer(tmp_path / "best.safetensors", explainer, "tiny", {})
+    again = new_explainer(options, explainee)
+    assert start_from_plain(dataclasses.replace(options, explainer_checkpoint=tmp_path), again) is not None
+    assert torch.equal(again.condition.film.bias, explainer.condition.film.bias)
+    with pytest.raises(UserError, match="no such file"):
+        start_from_plain(dataclasses.replace(options, explainer_checkpoint=tmp_path / "no"), again)
+
+
+def test_files_of_another_number_of_classes_are_refused(options, make_backbone, tmp_path, monkeypatch):
+    other = Explainee(make_backbone("vit", num_classes=7), load_explainee(options).spec, "tiny")
+    torch.manual_seed(0)
+    explainer = Explainer(create_model("tiny"), other.spec, "tiny", class_rows=torch.randn(7, 16))
+    save_explainer(tmp_path / "best.safetensors", explainer, "tiny", {})
+    given = dataclasses.replace(options, explainer_checkpoint=tmp_path)
+    with pytest.raises(UserError, match="was trained for 7 classes and 'tiny' has 10"):
+        pretrained_explainer(given, load_explainee(options))

@@ -11,6 +11,7 @@ from config import UserError
 from datasets.base import ImageSet
 from main.seg_classification.pretraining import Plan, Trainer
 from models.checkpoints import load_safetensors, load_state
+from models.explainer import class_rows_of
 from models.losses import Objective
 
 
@@ -286,3 +287,38 @@ def test_a_finished_run_is_not_trained_again(make_trainer):
     rows = make_trainer().run()
     again = make_trainer()
     assert again.run() == rows and again.images.read == []
+
+
+# Class-conditional explainers.
+
+
+class TwoLabels(RandomImages):
+    """Every other image has a second class."""
+
+    def __getitem__(self, index):
+        return super().__getitem__(index) | {"second_label": (index + 2) % 5 if index % 2 else -1}
+
+
+@pytest.mark.parametrize("by_target", [True, False])
+def test_class_conditional_training_asks_and_resumes_like_any_other(
+    make_trainer, make_explainer, make_explainee, by_target
+):
+    def trainer(folder, **changes):
+        made = make_trainer(folder, by_target=by_target, **changes)
+        made.explainer = make_explainer("vit", class_rows=class_rows_of(make_explainee("cnn")))
+        made.images = made.val_images = TwoLabels(16)
+        made.__post_init__()
+        return made
+
+    whole = trainer("whole", n_epochs=2)
+    rows = whole.run()
+    assert all(math.isfinite(value) for row in rows for value in row.values())
+    trainer("parts", n_epochs=2)._train_epoch()  # leaves its state behind after each step but the last
+    again = trainer("parts", n_epochs=2)
+    again.run()
+    expected, found = whole.explainer.state_dict(), again.explainer.state_dict()
+    assert all(torch.equal(expected[key], found[key]) for key in expected)
+    start = trainer("start").explainer.state_dict()
+    assert not torch.equal(start["condition.film.weight"], expected["condition.film.weight"])
+    metadata = load_safetensors(whole.folder / "last.safetensors")[1]
+    assert metadata["class_conditional"] == "classifier"

@@ -192,3 +192,44 @@ def test_an_image_that_is_wrong_from_the_start_can_reach_zero(case):
     scorer = StepScorer(explainee, torch.zeros(N), True)
     _, aucs = scorer.score(rows, images, maps[0], classes)
     assert (aucs <= 85).all()
+
+
+# What is asked of the device.
+
+
+class Asks(torch.utils._python_dispatch.TorchDispatchMode):
+    """Notes operations whose result the host must wait for on CUDA."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, function, types, arguments=(), named=None):
+        name = function.overloadpacket.__name__
+        if name in ("_local_scalar_dense", "nonzero", "is_nonzero", "masked_select", "item"):
+            self.names.add(name)
+        return function(*arguments, **(named or {}))
+
+
+@pytest.mark.parametrize("by_pos", [True, False])
+def test_without_shortcuts_a_device_is_not_waited_for(make_explainee, by_pos):
+    """As on CUDA, where leaving images out would wait; the result is that of leaving them out."""
+    explainee, images = make_explainee(), torch.rand(4, 3, 32, 32)
+    classes = explainee(images).argmax(1)
+    correct, rows = torch.ones(4), torch.arange(4)
+    waiting, not_waiting = (StepScorer(explainee, correct, by_pos, shortcuts=False) for _ in range(2))
+    not_waiting.leaves_out = False
+    with Asks() as asks:
+        for step in range(4):
+            maps = torch.rand(4, 32, 32, generator=torch.Generator().manual_seed(step))
+            found = not_waiting.score(rows, images, maps, classes)
+    assert not asks.names
+    for step in range(4):
+        maps = torch.rand(4, 32, 32, generator=torch.Generator().manual_seed(step))
+        expected = waiting.score(rows, images, maps, classes)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, equal_nan=True)
+    assert torch.equal(waiting.best, not_waiting.best) and torch.equal(waiting.stopped, not_waiting.stopped)
+    with Asks() as asks:
+        waiting.score(rows, images, maps, classes)
+    assert asks.names == {"nonzero"}  # the mode does notice

@@ -165,3 +165,35 @@ def test_slots_may_be_at_different_updates_of_a_schedule(make_explainer):
     stacked_steps(alone, images, 3, loss_of)
     found, expected = (stacked.token_masks(images, [0, 1]).detach() for stacked in (stack, alone))
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["vit", "cnn"])
+def test_class_conditional_slots_are_asked_each_for_its_own_class(make_explainer, kind):
+    """vmap and the loop, against separate copies, each with its own class and AdamW."""
+    explainer = make_explainer(kind, class_rows=torch.randn(5, 16))
+    with torch.no_grad():
+        for value in explainer.condition.parameters():
+            value.copy_(torch.randn_like(value) * 0.2)
+    images, classes = torch.rand(3, 3, 32, 32), torch.tensor([4, 0, 2])
+
+    def asked(own, image, c):
+        return own(image[None], c[None])
+
+    expected = []
+    for image, c in zip(images, classes, strict=True):
+        own = copy.deepcopy(explainer)
+        optimizer = torch.optim.AdamW(own.trainable().values(), lr=1e-3, weight_decay=0.01)
+        for _ in range(3):
+            optimizer.zero_grad()
+            loss_of(asked(own, image, c)).backward()
+            optimizer.step()
+        expected.append(asked(own, image, c).detach()[0])
+    for use_vmap in (True, False) if kind == "vit" else (False,):
+        stack = StackedExplainer(explainer, 3, lr=1e-3, use_vmap=use_vmap)
+        for _ in range(3):
+            made = stack.token_masks(images, [0, 1, 2], classes)
+            stack.update(torch.stack([loss_of(mask[None]) for mask in made]), [0, 1, 2])
+        found = stack.token_masks(images, [0, 1, 2], classes).detach()
+        torch.testing.assert_close(found, torch.stack(expected), rtol=0, atol=1e-5)
+        some = stack.token_masks(images[[2, 0]], [2, 0], classes[[2, 0]]).detach()
+        torch.testing.assert_close(some, torch.stack(expected)[[2, 0]], rtol=0, atol=1e-5)
