@@ -11,7 +11,7 @@ from pycocotools.coco import COCO
 
 from config import UserError
 from datasets.pictures import read_image
-from datasets.segmentation import SegmentationSet, check_sizes, first_folder
+from datasets.segmentation import SegmentationSet, check_sizes, damaged, first_folder, one_line
 
 SOURCE = "https://cocodataset.org/#download (2017 Val images, 2017 Train/Val annotations)"
 
@@ -31,6 +31,7 @@ class CocoSegmentation(SegmentationSet):
     """
 
     kind = "coco"
+    origin = SOURCE
 
     def __init__(
         self,
@@ -48,7 +49,7 @@ class CocoSegmentation(SegmentationSet):
         self._coco = _load(self.path)
         ids = sorted({annotation["image_id"] for annotation in self._coco.anns.values()})
         if not ids:
-            raise UserError(f"{self.path} has no annotations; get it again from {SOURCE}")
+            raise damaged(f"{self.path} has no annotations", SOURCE)
         self._id_of = {self._coco.imgs[image_id]["file_name"]: image_id for image_id in ids}
         self.names = list(self._id_of)
         for name, image_id in self._id_of.items():
@@ -65,21 +66,25 @@ class CocoSegmentation(SegmentationSet):
             )
         try:
             with Image.open(path) as image:
-                check_sizes(str(path), (image.height, image.width), (record["height"], record["width"]))
+                sizes = (image.height, image.width), (record["height"], record["width"])
         except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-            raise UserError(f"cannot read image {path}: {error}") from error
+            raise damaged(f"cannot read image {path}: {one_line(error)}", SOURCE) from error
+        check_sizes(str(path), *sizes, SOURCE)
 
     def _read(self, name: str) -> tuple[Image.Image, np.ndarray]:
-        image = read_image(self._folder / name)
+        try:
+            image = read_image(self._folder / name)
+        except UserError as error:
+            raise damaged(str(error), SOURCE) from error
         union = np.zeros((image.height, image.width), dtype=np.uint8)
         for annotation in self._coco.imgToAnns[self._id_of[name]]:
             try:
                 mask = self._coco.annToMask(annotation)
             except Exception as error:  # pycocotools raises bare exceptions
-                raise UserError(
-                    f"{self.path}: annotation {annotation['id']} of {name} has no valid segmentation: {error}"
-                ) from error
-            check_sizes(f"{name} (annotation {annotation['id']} of {self.path})", union.shape, mask.shape)
+                what = f"{self.path}: annotation {annotation['id']} of {name} has no valid segmentation"
+                raise damaged(f"{what}: {one_line(error)}", SOURCE) from error
+            name_here = f"{name} (annotation {annotation['id']} of {self.path})"
+            check_sizes(name_here, union.shape, mask.shape, SOURCE)
             union |= mask
         return image, union
 
@@ -105,22 +110,21 @@ def _load(path: Path) -> COCO:
     except json.JSONDecodeError as error:
         raise UserError(f"cannot read {path}: {error}; is the file whole? It comes from {SOURCE}") from error
     except (OSError, UnicodeDecodeError, KeyError, TypeError, AssertionError) as error:
-        raise UserError(f"{path} holds no COCO instances: {type(error).__name__} {error}") from error
+        what = f"{path} holds no COCO instances: {type(error).__name__} {one_line(error)}"
+        raise damaged(what, SOURCE) from error
     missing = [key for key in ("images", "annotations") if key not in coco.dataset]
     if missing:
-        raise UserError(
-            f"{path} holds no COCO instances: it has no '{missing[0]}', only {', '.join(coco.dataset)}"
-        )
+        found = ", ".join(coco.dataset) or "nothing"
+        raise damaged(f"{path} holds no COCO instances: it has no '{missing[0]}', only {found}", SOURCE)
     for image in coco.imgs.values():
         lacking = {"file_name", "height", "width"} - image.keys()
         if lacking:
-            raise UserError(f"{path}: image {image['id']} has no {', '.join(sorted(lacking))}")
+            raise damaged(f"{path}: image {image['id']} has no {', '.join(sorted(lacking))}", SOURCE)
     for annotation in coco.anns.values():
+        number = annotation["id"]
         if annotation["image_id"] not in coco.imgs:
-            raise UserError(
-                f"{path}: annotation {annotation['id']} belongs to image {annotation['image_id']}, "
-                "which the file does not list"
-            )
+            image = f"image {annotation['image_id']}, which the file does not list"
+            raise damaged(f"{path}: annotation {number} belongs to {image}", SOURCE)
         if "segmentation" not in annotation:
-            raise UserError(f"{path}: annotation {annotation['id']} has no segmentation")
+            raise damaged(f"{path}: annotation {number} has no segmentation", SOURCE)
     return coco

@@ -14,7 +14,7 @@ from PIL import Image
 
 from config import UserError
 from datasets.base import IGNORED
-from datasets.segmentation import SegmentationSet, check_sizes
+from datasets.segmentation import SegmentationSet, check_sizes, damaged, one_line
 
 FILE = "gtsegs_ijcv.mat"
 SOURCE = "http://calvin-vision.net/bigstuff/proj-imagenet/data/gtsegs_ijcv.mat"
@@ -39,6 +39,7 @@ class ImagenetSegmentation(SegmentationSet):
     """
 
     kind = "imagenet_segmentation"
+    origin = SOURCE
     label_key = "index"
 
     def __init__(
@@ -74,7 +75,7 @@ class ImagenetSegmentation(SegmentationSet):
             pixels, labels = np.asarray(image[()]).T, np.asarray(mask[()]).T
             return Image.fromarray(pixels).convert("RGB"), np.where(labels == IGNORED, IGNORED, labels != 0)
         except _DAMAGE as error:
-            raise UserError(f"cannot read image {name} of {self.path}: {_line(error)}") from error
+            raise damaged(f"cannot read image {name} of {self.path}: {one_line(error)}", SOURCE) from error
 
 
 def index_split(index: int) -> str:
@@ -93,14 +94,19 @@ def _check(path: Path) -> int:
         with h5py.File(path, "r") as file:
             missing = [key for key in _KEYS if not isinstance(file.get(key), h5py.Dataset)]
             if missing:
-                found = ", ".join([*file, *(f"value/{key}" for key in file.get("value") or ())]) or "nothing"
-                raise UserError(f"{path} is not {FILE}: it has no {' and no '.join(missing)}, only {found}")
+                value = file.get("value")
+                inner = value if isinstance(value, h5py.Group) else ()
+                found = ", ".join([*file, *(f"value/{key}" for key in inner)]) or "nothing"
+                raise UserError(
+                    f"{path} is not {FILE}: it has no {' and no '.join(missing)}, only {found}; "
+                    f"get it from {SOURCE}"
+                )
             n_images, n_masks = (file[key].size for key in _KEYS)
             if n_images != n_masks or not n_images:
-                raise UserError(f"{path} holds {n_images} images and {n_masks} masks; wanted as many of each")
+                raise damaged(f"{path} holds {n_images} images and {n_masks} masks, wanted as many", SOURCE)
             for index in range(n_images):
                 image, mask = _entry(file, index)
-                check_sizes(f"{index} of {path}", image.shape[-1:-3:-1], mask.shape[::-1])
+                check_sizes(f"{index} of {path}", image.shape[-1:-3:-1], mask.shape[::-1], SOURCE)
             return n_images
     except _DAMAGE as error:
         raise UserError(f"cannot read {path}: {_why(path, error)}") from error
@@ -121,8 +127,4 @@ def _why(path: Path, error: Exception) -> str:
         return f"it is a MATLAB 5 file, wanted v7.3 (HDF5); get the original from {SOURCE}"
     if not head.startswith((b"MATLAB 7.3", b"\x89HDF")):
         return f"it is no MATLAB v7.3 (HDF5) file; get it from {SOURCE}"
-    return f"{_line(error)}; is the file whole? It comes from {SOURCE}"
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    return f"{one_line(error)}; is the file whole? It comes from {SOURCE}"

@@ -22,10 +22,15 @@ class SegmentationSet(ImageSet):
         image_size: (H, W).
         root: where the set was looked for, for `describe`.
         split: as asked for, None for the default.
+
+    Attributes:
+        kind: name of the set in `describe`.
+        origin: where the set can be got.
     """
 
     has_masks = True
     kind: str
+    origin: str
     label_key = "img_name"
 
     def __init__(self, image_size: tuple[int, int], root: Path, split: str | None):
@@ -40,7 +45,8 @@ class SegmentationSet(ImageSet):
         if not 0 <= index < len(self):
             raise IndexError(index)
         image, mask = self._read(self.names[index])
-        check_sizes(self.names[index], (image.height, image.width), mask.shape)
+        name = f"{self.names[index]} of {self._source['root']}"
+        check_sizes(name, (image.height, image.width), mask.shape, self.origin)
         return {
             "image": to_tensor(image, self.image_size),
             "label": self.labels[index],
@@ -76,13 +82,26 @@ class SegmentationSet(ImageSet):
         return splits
 
 
-def check_sizes(name: str, image: tuple[int, ...], mask: tuple[int, ...]) -> None:
+def damaged(what: str, source: str) -> UserError:
+    """The error of a set that is there but not as it should be.
+
+    Args:
+        what: what is wrong with which file.
+        source: where the set comes from.
+    """
+    return UserError(f"{what}; the data set is damaged, get it again from {source}")
+
+
+def one_line(error: Exception) -> str:
+    """What an error says, without line breaks."""
+    return " ".join(str(error).split())
+
+
+def check_sizes(name: str, image: tuple[int, ...], mask: tuple[int, ...], source: str) -> None:
     """Raises `UserError` where the mask of image `name` is not of the image's (H, W)."""
     if tuple(image) != tuple(mask):
-        raise UserError(
-            f"image {name} is {_text(image)} (height x width) but its mask is {_text(mask)}; "
-            "the data set is damaged"
-        )
+        sizes = f"{_text(image)} (height x width) but its mask is {_text(mask)}"
+        raise damaged(f"image {name} is {sizes}", source)
 
 
 def first_folder(candidates: list[Path], wanted: str, set_name: str, source: str) -> Path:

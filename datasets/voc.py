@@ -8,7 +8,7 @@ from torchvision.datasets import VOCSegmentation
 
 from config import UserError
 from datasets.base import VOID
-from datasets.segmentation import SegmentationSet, check_sizes, first_folder
+from datasets.segmentation import SegmentationSet, check_sizes, damaged, first_folder, one_line
 
 SOURCE = "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/ (VOCtrainval_11-May-2012.tar)"
 TREE = "VOCdevkit/VOC2012"
@@ -32,6 +32,7 @@ class VocSegmentation(SegmentationSet):
     """
 
     kind = "voc"
+    origin = SOURCE
     has_void = True
 
     def __init__(
@@ -47,13 +48,17 @@ class VocSegmentation(SegmentationSet):
             raise UserError(f"VOC2012 has no segmentation split '{split}'; choose from {', '.join(SPLITS)}")
         listed = f"{TREE}/ImageSets/Segmentation/{split}.txt"
         folder = first_folder([Path(root) / "voc", Path(root)], listed, "VOC2012", SOURCE)
-        self._voc = VOCSegmentation(folder, year="2012", image_set=split)
+        try:
+            self._voc = VOCSegmentation(folder, year="2012", image_set=split)
+        except _DAMAGE as error:
+            raise damaged(f"cannot read {folder / listed}: {one_line(error)}", SOURCE) from error
         self.names = [Path(path).stem for path in self._voc.images]
         self._position = {name: index for index, name in enumerate(self.names)}
         if not self.names:
-            raise UserError(f"{folder / listed} lists no images; get it again from {SOURCE}")
+            raise damaged(f"{folder / listed} lists no images", SOURCE)
         for name, image, mask in zip(self.names, self._voc.images, self._voc.masks, strict=True):
-            check_sizes(name, _size(image, folder / listed), _size(mask, folder / listed))
+            sizes = _size(image, folder / listed), _size(mask, folder / listed)
+            check_sizes(f"{name} of {folder / TREE}", *sizes, SOURCE)
         self._set_labels(labels_path, folder / TREE / "labels.csv", self._position)
 
     def _read(self, name: str) -> tuple[Image.Image, np.ndarray]:
@@ -62,13 +67,11 @@ class VocSegmentation(SegmentationSet):
             image, mask = self._voc[index]
             labels = np.asarray(mask)
         except _DAMAGE as error:
-            raise UserError(
-                f"cannot read {self._voc.images[index]} with {self._voc.masks[index]}: {error}"
-            ) from error
+            pair = f"{self._voc.images[index]} with {self._voc.masks[index]}"
+            raise damaged(f"cannot read {pair}: {one_line(error)}", SOURCE) from error
         if labels.ndim != 2:
-            raise UserError(
-                f"{self._voc.masks[index]} is no mask: wanted a palette PNG, got mode {mask.mode}"
-            )
+            wrong = f"{self._voc.masks[index]} is no mask: wanted a palette PNG, got mode {mask.mode}"
+            raise damaged(wrong, SOURCE)
         return image, np.where(labels == VOID, VOID, labels != 0)
 
 
@@ -78,8 +81,6 @@ def _size(path: str, listed: Path) -> tuple[int, int]:
         with Image.open(path) as image:
             return image.height, image.width
     except FileNotFoundError as error:
-        raise UserError(
-            f"{listed} lists {path}, which does not exist; the set comes from {SOURCE}"
-        ) from error
+        raise damaged(f"{listed} lists {path}, which does not exist", SOURCE) from error
     except _DAMAGE as error:
-        raise UserError(f"cannot read {path}: {error}") from error
+        raise damaged(f"cannot read {path}: {one_line(error)}", SOURCE) from error

@@ -11,7 +11,7 @@ import logging
 import sys
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ from config import UserError
 
 if TYPE_CHECKING:
     import torch
+    from tqdm import tqdm
 
 
 # Options that name what a script makes, and a folder whose reader says more than that it is not there.
@@ -182,6 +183,16 @@ def pick_device(name: str) -> "torch.device":
     if name == "cuda" and torch.cuda.device_count() > 1:
         return torch.device(name, place()[2] % torch.cuda.device_count())
     return torch.device(name)
+
+
+def inner_bar(iterable: Iterable | None = None, **arguments) -> "tqdm":
+    """A progress bar inside another one: gone when it is done, and not shown where there is no terminal.
+
+    A pipe or a file keeps every line, and of a bar that is wiped away an empty one.
+    """
+    from tqdm import tqdm
+
+    return tqdm(iterable, leave=False, disable=None, **arguments)
 
 
 def display_path(path: str | Path) -> str:

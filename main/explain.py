@@ -19,6 +19,8 @@ from main import cli
 
 def main(options: ExplainOptions) -> tuple[Path, dict]:
     """Explains every picture that the options name."""
+    from tqdm import tqdm
+
     from datasets.classes import names_of_classes
     from datasets.pictures import PictureFiles
     from main import explain_run
@@ -39,7 +41,8 @@ def main(options: ExplainOptions) -> tuple[Path, dict]:
     for name, unit, sheet in explain_run.explain_all(
         folder, run, explainee, pictures, plan, names, options.batch_size
     ):
-        print(f"{explain_run.describe(name, unit, plan, names)}\n  sheet: {cli.display_path(sheet)}")
+        said = explain_run.describe(name, unit, plan, names)
+        tqdm.write(f"{said}\n  sheet: {cli.display_path(sheet)}")  # not in the middle of the bar's line
         units.append(unit)
     return folder, explain_run.mean_scores(units, plan)
 

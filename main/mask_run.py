@@ -123,15 +123,13 @@ def make_masks(
     run = open_run(folder, options, identity, record)
     if not (folder / "manifest.csv").is_file():
         write_manifest(folder / "manifest.csv", images, chosen)
-    todo = [
-        unit
-        for unit in shard_of(units(len(chosen), unit_size), options.num_shards, options.shard_index)
-        if not unit_path(folder, unit).is_file()
-    ]
+    mine = shard_of(units(len(chosen), unit_size), options.num_shards, options.shard_index)
+    todo = [unit for unit in mine if not unit_path(folder, unit).is_file()]
     attributes = attributes | {"run_hash": run["hash"], "score_class": options.score_class}
     attributes |= {"explainee": explainee.name, "input_size": list(explainee.input_size)}
     attributes["candidates"] = json.dumps(candidates)
-    with tqdm(total=sum(map(len, todo)), desc=folder.name, unit="image") as bar:
+    total, missing = sum(map(len, mine)), sum(map(len, todo))
+    with tqdm(total=total, initial=total - missing, desc=folder.name, unit="image") as bar:
         for unit in todo:
             made = _make_unit(explainee, images, chosen, unit, options, method, device, bar)
             made.attributes = attributes

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from config import PerturbationOptions, UserError
 from datasets.base import ImageSet
 from datasets.build import batches
 from datasets.mask_files import MaskUnit
 from main import results
+from main.cli import inner_bar
 from main.perturbation_eval.curves import default_batch, read_class
 from main.perturbation_eval.metrics import Metric
 from main.perturbation_eval.view import MapView
@@ -65,7 +65,7 @@ class UnitScorer:
         rows = [row for start in todo for row in range(start, min(start + step, n))]
         positions = [self.chosen[unit.index[row]] for row in rows]
         loader = batches(self.images, positions, step, self.options.num_workers, pins(self.device))
-        with tqdm(total=n, initial=n - len(rows), unit="image", leave=False) as bar:
+        with inner_bar(total=n, initial=n - len(rows), unit="image") as bar:
             for start, batch in zip(todo, loader, strict=True):
                 arrays = self._score_batch(unit, scored, start, batch)
                 results.write_part(pieces_of[start], arrays | {"metrics": np.array(self._names)})

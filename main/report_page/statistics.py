@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import rankdata
-from tqdm import tqdm
 
+from main.cli import inner_bar
 from main.perturbation_eval.metrics import Summary
 from main.report_page.rows import Comparison, Row, true_row
 
@@ -76,7 +76,7 @@ def analyse(comparison: Comparison, reference: Row, n_resamples: int, seed: int)
     """Figures, intervals and differences of a comparison."""
     counts = draw_counts(len(comparison.images), n_resamples, seed)
     figures, draws = {}, {}
-    for row in tqdm(comparison.rows, desc=f"bootstrap, {comparison.protocol}", unit="row", leave=False):
+    for row in inner_bar(comparison.rows, desc=f"bootstrap, {comparison.protocol}", unit="row"):
         figures[row.label] = {name: measure.summary() for name, measure in row.measures.items()}
         draws[row.label] = {
             name: measure.resampled(counts)

@@ -6,7 +6,7 @@ from PIL import Image
 
 from config import UserError
 from datasets.build import rebuild
-from datasets.coco import CocoSegmentation
+from datasets.coco import SOURCE, CocoSegmentation
 from tests.segmentation_sets import write_coco
 
 
@@ -68,6 +68,14 @@ def _move_images(path):
     _image(path).parent.rename(path.parent / "elsewhere")
 
 
+def _cut_image(path):
+    _image(path).write_bytes(_image(path).read_bytes()[:-200])
+
+
+def _other_folder(path):
+    path.parents[1].rename(path.parents[2] / "mscoco")
+
+
 def _resize_image(path):
     Image.new("RGB", (9, 9)).save(_image(path))
 
@@ -85,6 +93,10 @@ RLE_OF_ANOTHER_SIZE = {"counts": [6, 6], "size": [3, 4]}
             "images not found: looked for the folders .*coco/val2017 and .*coco/images/val2017; get",
         ),
         (lambda path: _image(path).write_bytes(b"no picture"), "cannot read image .*000000000009.jpg"),
+        (_cut_image, "cannot read image .*000000000009.jpg"),
+        (_other_folder, "COCO val2017 not found: looked for annotations/instances_val2017.json in "),
+        (lambda path: path.write_bytes(b"\xff\xfe\xff"), "holds no COCO instances: UnicodeDecodeError"),
+        (lambda path: path.write_text("{}"), "it has no 'images', only nothing"),
         (_resize_image, "is 9x9 .* its mask is 30x40"),
         (
             lambda path: path.write_text(path.read_text()[:-40]),
@@ -105,4 +117,5 @@ def test_what_is_damaged_or_missing_is_one_line(tmp_path, spoil, message):
     spoil(path)
     with pytest.raises(UserError, match=message) as caught:
         CocoSegmentation(tmp_path, (8, 8))[0]
-    assert "\n" not in str(caught.value)
+    line = str(caught.value)
+    assert "\n" not in line and str(tmp_path) in line and f" from {SOURCE}" in line

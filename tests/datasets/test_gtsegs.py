@@ -125,6 +125,20 @@ def _other_keys(path, images, masks):
         file.write(MATLAB_HEADER)
 
 
+def _value_is_no_group(path, images, masks):
+    with h5py.File(path, "w") as file:
+        file["value"] = np.zeros(3)
+
+
+def _empty(path, images, masks):
+    path.touch()
+
+
+def _other_folder(path, images, masks):
+    path.parent.joinpath("data").mkdir()
+    write_gtsegs(path.parent / "data" / FILE, images, masks)
+
+
 def _no_references(path, images, masks):
     with h5py.File(path, "w") as file:
         file["value/img"], file["value/gt"] = np.zeros((2, 1)), np.zeros((2, 1))
@@ -146,6 +160,9 @@ def _fewer_masks(path, images, masks):
         (_matlab_5, f"cannot read .*{FILE}: it is a MATLAB 5 file, wanted v7.3"),
         (_no_matlab_file, "it is no MATLAB v7.3"),
         (_other_keys, "has no value/gt, only .*segments.*value/img"),
+        (_value_is_no_group, "has no value/img and no value/gt, only value;"),
+        (_empty, "it is no MATLAB v7.3"),
+        (_other_folder, f"not found: looked for .*{FILE}; get it"),
         (_no_references, "cannot read"),
         (_mask_of_another_size, "image 2 of .* is 12x8 .* its mask is 11x8"),
         (_fewer_masks, "holds 5 images and 3 masks"),
@@ -155,7 +172,26 @@ def test_a_file_that_is_not_as_it_should_be_is_one_line(tmp_path, images_and_mas
     spoil(tmp_path / FILE, *images_and_masks)
     with pytest.raises(UserError, match=message) as caught:
         ImagenetSegmentation(tmp_path, (8, 8))
-    assert "\n" not in str(caught.value) and str(tmp_path) in str(caught.value)
+    line = str(caught.value)
+    assert "\n" not in line and str(tmp_path / FILE) in line and f" from {SOURCE}" in line
+
+
+def test_pixels_that_turn_out_damaged_are_one_line(tmp_path, images_and_masks):
+    path = write_gtsegs(tmp_path / FILE, *images_and_masks)
+    with h5py.File(path, "r+") as file:
+        pixels = file["#refs#/i1"][()]
+        del file["#refs#/i1"]
+        stored = file["#refs#"].create_dataset("i1", data=pixels, chunks=pixels.shape, compression="gzip")
+        file["value/img"][1, 0] = stored.ref
+        chunk = stored.id.get_chunk_info(0)
+    content = bytearray(path.read_bytes())
+    start = 512 + chunk.byte_offset if content[:3] == b"MAT" else chunk.byte_offset
+    content[start : start + chunk.size] = bytes(chunk.size)
+    path.write_bytes(content)
+    images = ImagenetSegmentation(tmp_path, (8, 8))
+    with pytest.raises(UserError, match=f"cannot read image 1 of .*{FILE}: .* from {SOURCE}") as caught:
+        images[1]
+    assert "\n" not in str(caught.value) and images[0]["mask"].any()
 
 
 @pytest.mark.parametrize(

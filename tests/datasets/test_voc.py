@@ -4,7 +4,7 @@ from PIL import Image
 
 from config import UserError
 from datasets.build import rebuild
-from datasets.voc import VocSegmentation
+from datasets.voc import SOURCE, VocSegmentation
 from tests.segmentation_sets import write_voc
 
 
@@ -41,6 +41,10 @@ def _rename_tree(tree):
     tree.rename(tree.parent / "VOC2007")
 
 
+def _cut_image(tree):
+    (tree / IMAGE).write_bytes((tree / IMAGE).read_bytes()[:-100])
+
+
 def _cut_mask(tree):
     (tree / MASK).write_bytes((tree / MASK).read_bytes()[:60])
 
@@ -65,6 +69,8 @@ def _coloured_mask(tree):
         (lambda tree: (tree / MASK).unlink(), f"lists .*{MASK}, which does not exist"),
         (lambda tree: (tree / IMAGE).unlink(), f"lists .*{IMAGE}, which does not exist"),
         (lambda tree: (tree / IMAGE).write_text("no picture"), f"cannot read .*{IMAGE}"),
+        (lambda tree: (tree / LIST).write_bytes(b"\xff\xfe"), f"cannot read .*{LIST}: "),
+        (_cut_image, f"cannot read .*{IMAGE}"),
         (_cut_mask, f"cannot read .*{MASK}"),
         (_lower_mask, "is 24x30 .* its mask is 23x30"),
         (_coloured_mask, f"{MASK} is no mask: wanted a palette PNG, got mode RGB"),
@@ -75,7 +81,8 @@ def test_what_is_damaged_or_missing_is_one_line(tmp_path, spoil, message):
     spoil(tree)
     with pytest.raises(UserError, match=message) as caught:
         VocSegmentation(tmp_path, (8, 8))[0]
-    assert "\n" not in str(caught.value)
+    line = str(caught.value)
+    assert "\n" not in line and str(tmp_path) in line and f" from {SOURCE}" in line
 
 
 def test_unknown_split_is_one_line(tmp_path):

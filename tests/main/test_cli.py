@@ -1,9 +1,11 @@
 """Command lines to options: the published commands, what is false, what is ignored, what is wrong."""
 
 import dataclasses
+import io
 import json
 import logging
 import shlex
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -281,3 +283,20 @@ def test_paths_that_are_not_there_are_told_before_anything_runs(run_script, tmp_
         "--images-path", "digits", "--default-root-dir", tmp_path / "new", "--manifest", tmp_path
     )
     assert result.code == 0 and ran
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_inner_bars_are_shown_and_wiped_on_a_terminal_and_leave_nothing_in_a_pipe(monkeypatch):
+    seen = {}
+    for stream in (io.StringIO(), _Terminal()):
+        monkeypatch.setattr(sys, "stderr", stream)
+        assert list(cli.inner_bar(range(3), unit="thing")) == [0, 1, 2]
+        with cli.inner_bar(total=2) as bar:
+            bar.update(2)
+        seen[stream.isatty()] = stream.getvalue()
+    assert seen[False] == ""
+    assert "thing" in seen[True] and seen[True].endswith("\r")
