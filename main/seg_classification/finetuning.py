@@ -210,7 +210,9 @@ def finetune(
         changed = False
         while not changed:
             masks = stack.token_masks(pixels, queue.slots, asked)
-            losses = _losses(objective, explainee, pixels, masks, asked, record.steps[rows], not stack.use_vmap)
+            losses = _losses(
+                objective, explainee, pixels, masks, asked, record.steps[rows], not stack.use_vmap
+            )
             better, aucs = None, None
             if scorer is not None:
                 maps = upsample(masks.detach(), pixels.shape[-2:])[:, 0]
