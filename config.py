@@ -644,6 +644,7 @@ class ExplainOptions(RunOptions, PlaceOptions, ExplainerOptions, ModelOptions):
         metavar="N",
         free=True,
     )
+    batch_size: int = option(16, "pictures and classes finetuned side by side", group="finetuning", free=True)
     show_step: str = option(
         "last",
         "step that is shown: the last, the one with the lowest loss, or that with the lowest POS (only where "

@@ -38,7 +38,9 @@ def main(options: ExplainOptions) -> tuple[Path, dict]:
     plan.explainer.to(device)
     print(f"explainee {explainee.name}, explainer {plan.explainer.name}, pLTX weights: {plan.source}")
     units = []
-    for name, unit, sheet in explain_run.explain_all(folder, run, explainee, pictures, plan, names):
+    for name, unit, sheet in explain_run.explain_all(
+        folder, run, explainee, pictures, plan, names, options.batch_size
+    ):
         said = explain_run.describe(name, unit, plan, names)
         tqdm.write(f"{said}\n  sheet: {cli.display_path(sheet)}")  # not in the middle of the bar's line
         units.append(unit)

@@ -68,6 +68,8 @@ def make_plan(options: ExplainOptions, explainee: Explainee, names: list[str]) -
     """
     if options.steps is not None and options.steps < 0:
         raise UserError(f"--steps {options.steps}: wanted 0 or more")
+    if options.batch_size < 1:
+        raise UserError(f"--batch-size {options.batch_size}: wanted at least 1")
     targets = tuple(dict.fromkeys(find_class(text, names) for text in options.target_class or ()))
     explainer, source = _explainer(options, explainee)
     defaults = defaults_of(explainer)
@@ -154,9 +156,15 @@ def open_folder(
 
 
 def explain_all(
-    folder: Path, run: dict, explainee: Explainee, pictures: PictureFiles, plan: Plan, names: list[str]
+    folder: Path,
+    run: dict,
+    explainee: Explainee,
+    pictures: PictureFiles,
+    plan: Plan,
+    names: list[str],
+    batch_size: int = 16,
 ):
-    """Explains picture after picture; one that has its mask file already is not explained again.
+    """Explains pictures side by side; one that has its mask file already is not explained again.
 
     Args:
         folder: the run's folder.
@@ -165,6 +173,7 @@ def explain_all(
         pictures: what to explain.
         plan: how.
         names: name of each class.
+        batch_size: pictures and classes side by side; changes memory and speed only.
 
     Yields:
         Name, `MaskUnit` and sheet of each picture.
@@ -175,47 +184,62 @@ def explain_all(
     write_manifest(folder / "manifest.csv", pictures, range(len(pictures)))
     attributes = {"method": plan.method, "run_hash": run["hash"], "explainee": explainee.name}
     attributes |= {"explainer": plan.explainer.name, "input_size": list(explainee.input_size)}
-    for index, stem in enumerate(tqdm(stems(pictures.names), desc=folder.name, unit="picture")):
-        path = unit_path(folder, range(index, index + 1))
-        if not path.is_file():
-            picture = pictures.picture(index)
-            unit = explain_picture(picture, index, explainee, plan)
-            unit.attributes |= attributes
-            write_pictures(folder, stem, Explained.of(picture, unit, plan.shown, names))
-            write_unit(path, unit)
-        yield pictures.names[index], read_unit(path), folder / f"{stem}_sheet.png"
+    stem = stems(pictures.names)
+    paths = [unit_path(folder, range(index, index + 1)) for index in range(len(pictures))]
+    at_once = max(1, batch_size // max(1, len(plan.targets)))
+    with tqdm(total=len(pictures), desc=folder.name, unit="picture") as bar:
+        for some in torch.arange(len(pictures)).split(at_once):
+            todo = [index for index in some.tolist() if not paths[index].is_file()]
+            opened = [pictures.picture(index) for index in todo]
+            made = explain_pictures(opened, todo, explainee, plan, batch_size) if todo else []
+            for index, picture, unit in zip(todo, opened, made, strict=True):
+                unit.attributes |= attributes
+                write_pictures(folder, stem[index], Explained.of(picture, unit, plan.shown, names))
+                write_unit(paths[index], unit)
+            for index in some.tolist():
+                bar.update()
+                yield pictures.names[index], read_unit(paths[index]), folder / f"{stem[index]}_sheet.png"
 
 
-def explain_picture(picture: Image.Image, index: int, explainee: Explainee, plan: Plan) -> MaskUnit:
-    """The masks and scores of one picture, a row per class.
+def explain_pictures(
+    pictures: list[Image.Image], index: list[int], explainee: Explainee, plan: Plan, batch_size: int = 16
+) -> list[MaskUnit]:
+    """The masks and scores of some pictures, a row per class in each one's `MaskUnit`.
 
     Args:
-        picture: RGB.
-        index: its position in the run's manifest.
+        pictures: RGB.
+        index: their positions in the run's manifest.
         explainee: on the device.
         plan: how.
+        batch_size: pictures and classes side by side.
     """
     n_classes = max(1, len(plan.targets))
-    image = to_tensor(picture, explainee.input_size)[None].to(explainee.mean.device)
+    images = torch.stack([to_tensor(picture, explainee.input_size) for picture in pictures])
+    images = images.to(explainee.mean.device)
     with torch.no_grad():
-        logits = explainee(image)
+        logits = torch.cat([explainee(part) for part in images.split(batch_size)])
         probability = logits.sigmoid() if explainee.multi_label else logits.softmax(1)
-        top = probability[0].topk(min(_TOP, probability.shape[1]))
+        top = probability.topk(min(_TOP, probability.shape[1]))
     explanation = explain(
-        plan.explainer, explainee, image.expand(n_classes, -1, -1, -1), plan.targets or None,
-        plan.steps, plan.lr, plan.objective, plan.shown,
+        plan.explainer, explainee, images.repeat_interleave(n_classes, dim=0),
+        plan.targets * len(pictures) or None, plan.steps, plan.lr, plan.objective, plan.shown, batch_size,
     )  # fmt: skip
     arrays = explanation.scores | explanation.figures
     arrays |= {
-        "top_class": top.indices.expand(n_classes, -1),
-        "top_probability": top.values.expand(n_classes, -1),
+        "top_class": top.indices.repeat_interleave(n_classes, dim=0),
+        "top_probability": top.values.repeat_interleave(n_classes, dim=0),
     }
     arrays = {name: values.cpu().numpy() for name, values in arrays.items()}
     arrays["predicted"] = arrays["top_class"][:, 0]
-    arrays["label"] = np.full(n_classes, -1)
+    arrays["label"] = np.full(len(images) * n_classes, -1)
     masks = {name: values.cpu().numpy() for name, values in explanation.variants.items()}
     target = explanation.target.cpu().numpy()
-    return MaskUnit(np.full(n_classes, index), target, masks, {}, arrays)
+    units = []
+    for number, position in enumerate(index):
+        rows = slice(number * n_classes, (number + 1) * n_classes)
+        own = [{name: values[rows] for name, values in group.items()} for group in (masks, arrays)]
+        units.append(MaskUnit(np.full(n_classes, position), target[rows], own[0], {}, own[1]))
+    return units
 
 
 def describe(name: str, unit: MaskUnit, plan: Plan, names: list[str]) -> str:

@@ -148,6 +148,25 @@ def _scorer(explainee, images: Tensor, scored: Tensor, settings: Settings) -> St
     )
 
 
+def _losses(
+    objective: Objective,
+    explainee,
+    pixels: Tensor,
+    masks: Tensor,
+    classes: Tensor,
+    step: Tensor,
+    one_by_one: bool,
+) -> Tensor:
+    """Loss of each slot, (B,); `one_by_one` where the explainer runs slot by slot too.
+
+    Convolutions round differently in batches of different sizes, and AdamW's first steps blow that up.
+    """
+    if not one_by_one:
+        return objective(explainee, pixels, masks, classes, step)["loss"]
+    parts = (values.split(1) for values in (pixels, masks, classes, step))
+    return torch.cat([objective(explainee, *part)["loss"] for part in zip(*parts, strict=True)])
+
+
 def finetune(
     explainer: Explainer,
     explainee,
@@ -191,7 +210,9 @@ def finetune(
         changed = False
         while not changed:
             masks = stack.token_masks(pixels, queue.slots, asked)
-            losses = objective(explainee, pixels, masks, asked, record.steps[rows])["loss"]
+            losses = _losses(
+                objective, explainee, pixels, masks, asked, record.steps[rows], not stack.use_vmap
+            )
             better, aucs = None, None
             if scorer is not None:
                 maps = upsample(masks.detach(), pixels.shape[-2:])[:, 0]

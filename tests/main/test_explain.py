@@ -143,6 +143,23 @@ def test_a_folder_of_pictures(run, write_images, tmp_path):
     assert {"a_sheet.png", "b_jpg_sheet.png", "b_png_sheet.png"} <= written(result)[1]
 
 
+def test_side_by_side_is_as_one_by_one(run, write_images):
+    """Two pictures and two classes at once, one of them explained already."""
+    folder = write_images(["a.png", "b.png", "c.png"])
+    flags = ("--target-class", "3", "5", "--steps", "3")
+    alone = written(run("--input", folder, *flags, "--batch-size", "1", "--run-name", "alone"))[0]
+    together = written(run("--input", folder, *flags, "--batch-size", "4", "--run-name", "together"))[0]
+    unit_files(together)[1].unlink()
+    run("--input", folder, *flags, "--batch-size", "4", "--run-name", "together")
+    for ours, theirs in zip(unit_files(together), unit_files(alone), strict=True):
+        ours, theirs = read_unit(ours), read_unit(theirs)
+        assert ours.target.tolist() == [3, 5] and ours.index.tolist() == theirs.index.tolist()
+        for variant, masks in theirs.token_masks.items():
+            np.testing.assert_allclose(ours.token_masks[variant], masks, rtol=0, atol=1e-5)
+        assert ours.arrays.keys() == theirs.arrays.keys()
+        assert np.array_equal(ours.arrays["top_class"], theirs.arrays["top_class"])
+
+
 def test_exif_orientation_is_respected_and_the_evaluator_sees_the_same(run, run_script, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
