@@ -123,7 +123,9 @@ class Explainee(nn.Module):
             compile: through `torch.compile`.
         """
         model, self.precision = self._folded or self.model, precision
-        frozen = freeze_linears(model, precision, (len(self.spec.mean), *self.spec.size))
+        # Inductor takes oneDNN's product only with constant weights, and has its own way with linear layers.
+        size = (len(self.spec.mean), *self.spec.size)
+        frozen = None if compile else freeze_linears(model, precision, size)
         self._folded = frozen or self._folded
         if self._folded is not None and self.mean.is_cuda:
             self._folded.to(memory_format=torch.channels_last)
