@@ -125,12 +125,8 @@ def _group_limit(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/se
     for kind, name in groups:
         if kind not in _GROUP_FILES:
             continue
-        names = (
-            ("memory.max", "memory.current")
-            if kind == ""
-            else ("memory.limit_in_bytes", "memory.usage_in_bytes")
-        )
-        top = root if kind == "" else root / "memory"
+        names = _GROUP_FILES[kind]
+        top = root / kind
         folder = top / name.strip("/")
         while True:  # a limit may stand at any level
             try:

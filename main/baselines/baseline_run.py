@@ -71,7 +71,7 @@ def run_baselines(
             batch_names = [images.names[chosen[index]] for index in unit.index[rows].tolist()]
             batch = Batch(unit.images[rows], unit.classes[rows], batch_names)
             for method, variant in names.items():
-                made = _scaled(BASELINES[method].compute(explained, batch, options), method, batch_names)
+                made = scaled(BASELINES[method].compute(explained, batch, options), method, batch_names)
                 maps.setdefault(variant, []).append(made.cpu())
                 if options.select_best_of > 1:
                     selected = variant + SELECTED
@@ -130,7 +130,7 @@ def default_run_name(options: BaselineOptions, images_name: str) -> str:
     return f"{images_name}-{pair}-{kind}-{name}{suffix}{'-randomised' if options.randomise_weights else ''}"
 
 
-def _scaled(maps: Tensor, method: str, names: list[str]) -> Tensor:
+def scaled(maps: Tensor, method: str, names: list[str]) -> Tensor:
     """Maps scaled to [0, 1]; NaN (a method that divided by nothing) counts as 0, with a warning."""
     maps = maps.detach().float()
     broken = ~torch.isfinite(maps).all(dim=(1, 2))

@@ -157,10 +157,6 @@ def find_row(rows: Sequence[Row], wanted: str, flag: str) -> Row:
 def true_row(comparison: Comparison, row: Row) -> Row | None:
     """The row of the true model that a randomised one belongs to: by its label, else by its variant."""
     label, variant = row.label.removesuffix(RANDOMISED), row.variant.removesuffix(RANDOMISED)
-    for found in (
-        [other for other in comparison.rows if other.label == label],
-        [other for other in comparison.rows if other.variant == variant],
-    ):
-        if found:
-            return found[0]
-    return None
+    by_label = [other for other in comparison.rows if other.label == label]
+    found = by_label or [other for other in comparison.rows if other.variant == variant]
+    return found[0] if found else None

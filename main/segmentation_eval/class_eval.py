@@ -17,6 +17,7 @@ from datasets.digits import DigitsOnPhotos
 from main import results
 from main.api import defaults_of
 from main.baselines.base import Batch
+from main.baselines.baseline_run import scaled
 from main.baselines.methods import BASELINES, parse_methods, resolve_methods
 from main.mask_run import choose_images
 from main.pair import (
@@ -41,7 +42,7 @@ from main.segmentation_eval.class_questions import (
 )
 from models.explainee import Explainee
 from models.explainer_files import NoExplainerError
-from models.masking import min_max, upsample
+from models.masking import upsample
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +139,7 @@ def _baseline_method(name: str, options: ClassEvalOptions, explainee: Explainee)
             BASELINES[name].compute(explainee, Batch(images[i:j], classes[i:j], names[i:j]), baseline)
             for i, j in ((i, i + _BATCH) for i in range(0, len(images), _BATCH))
         ]
-        return {name: min_max(torch.nan_to_num(torch.cat(parts).detach().float()))}
+        return {name: scaled(torch.cat(parts), name, names)}
 
     return Method(maps)
 
@@ -166,7 +167,7 @@ def evaluate(
     record = {"method": PROTOCOL, "dataset": images.describe(), "n_images": len(chosen)}
     record["explainee"] = explainee_record(options, explainee)
     run = open_run(folder, options, identity, record)
-    measured, rows, pictures = [], {}, []
+    measured, pictures = [], []
     with tqdm(total=len(chosen), desc=folder.name, unit="image") as bar:
         for pixels, questions in questions_of(images, chosen, explainee, options.seed):
             maps = _maps(methods, pixels, questions)

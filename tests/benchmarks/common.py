@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from datasets.base import ImageSet
+from datasets.build import stack
 from datasets.digits import DigitsOnPhotos
 from datasets.imagenet import open_folder
 from models.explainee import Explainee
@@ -35,6 +37,24 @@ def parser(doc: str) -> argparse.ArgumentParser:
     flags.add_argument("--runs", type=int, default=3, help="repetitions; medians are reported")
     flags.add_argument("--threads", type=int, default=None, help="threads of both sides (default: all)")
     return flags
+
+
+def run(flags: argparse.ArgumentParser, measure: Callable[..., dict[str, dict]]) -> None:
+    """Measures the pairs asked for, by `measure(key, options, peaks)`, and prints the closing line."""
+    options = flags.parse_args()
+    peaks, results = start(options), {}
+    for key in options.pairs:
+        results |= measure(key, options, peaks)
+    close(results)
+
+
+def load_case(key: str, options, n: int) -> tuple[Explainee, Explainer, Tensor, nn.Module, Tensor]:
+    """A pair, n images (n, 3, H, W), the explainee as published, and the predicted classes (n,)."""
+    explainee, explainer = load_pair(key)
+    images = stack(open_images(key, options.images_path), range(n))
+    with torch.no_grad():
+        classes = explainee(images).argmax(1)
+    return explainee, explainer, images, PlainExplainee(explainee), classes
 
 
 def start(options) -> dict[str, float]:
@@ -80,14 +100,12 @@ class PlainExplainee(nn.Module):
         return self.model((images - self.mean) / self.std)
 
 
-def load_images(key: str, n: int, photos: Path | None) -> Tensor:
-    """Images (n, 3, H, W): digits, photographs from `photos`, else digits enlarged."""
+def open_images(key: str, photos: Path | None, split: str = "test") -> ImageSet:
+    """Digits of a split, photographs from `photos`, else digits enlarged."""
     size = (64, 64) if key == "digits" else (224, 224)
     if key != "digits" and photos is not None:
-        images = open_folder(photos, size)
-    else:
-        images = DigitsOnPhotos("test", image_size=size)
-    return torch.stack([images[i]["image"] for i in range(n)])
+        return open_folder(photos, size)
+    return DigitsOnPhotos(split, image_size=size)
 
 
 def matmul_gflops(dtype: torch.dtype = torch.float32, size: int = 2048) -> float:

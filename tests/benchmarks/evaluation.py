@@ -12,16 +12,13 @@ from functools import partial
 
 import torch
 from common import (
-    PlainExplainee,
-    close,
     gflop,
     in_precision,
     in_turn,
-    load_images,
-    load_pair,
+    load_case,
     parser,
+    run,
     show,
-    start,
 )
 from torch import Tensor
 
@@ -40,20 +37,14 @@ def main() -> None:
     flags = parser(__doc__)
     flags.add_argument("--images", type=int, help=f"images, one map each (default: {N_IMAGES})")
     flags.add_argument("--batch-size", type=int, default=None, help="images through our explainee at once")
-    options = flags.parse_args()
-    peaks, results = start(options), {}
-    for key in options.pairs:
-        results |= measure(key, options, peaks)
-    close(results)
+    run(flags, measure)
 
 
 def measure(key: str, options, peaks: dict[str, float]) -> dict[str, dict]:
     """Both precisions of one pair against one pass per step, in turn."""
-    explainee, explainer = load_pair(key)
-    images = load_images(key, options.images or N_IMAGES[key], options.images_path)
-    plain = PlainExplainee(explainee)
+    n_images = options.images or N_IMAGES[key]
+    explainee, explainer, images, plain, classes = load_case(key, options, n_images)
     with torch.no_grad():
-        classes = explainee(images).argmax(1)
         maps = upsample(explainer(images), images.shape[-2:])[:, 0]
     work = {"plain": partial(plain_scores, plain, images, maps, classes)}
     fast = in_precision(explainee, "float32")

@@ -14,18 +14,14 @@ tells. Measure on an idle machine.
 import copy
 from functools import partial
 
-import torch
 from common import (
-    PlainExplainee,
-    close,
     gflop,
     in_precision,
     in_turn,
-    load_images,
-    load_pair,
+    load_case,
     parser,
+    run,
     show,
-    start,
 )
 from released import finetune_one
 from torch import Tensor
@@ -49,22 +45,14 @@ def main() -> None:
     flags.add_argument("--images", type=int, help=f"images (default: {N_IMAGES})")
     flags.add_argument("--slots", type=int, default=16, help="images side by side")
     flags.add_argument("--loops", action="store_true", help="also compare vmap with a loop over the slots")
-    options = flags.parse_args()
-    peaks, results = start(options), {}
-    for key in options.pairs:
-        results |= measure(key, options, peaks)
-    close(results)
+    run(flags, measure)
 
 
 def measure(key: str, options, peaks: dict[str, float]) -> dict[str, dict]:
     """Both precisions of one pair against the released procedure, in turn."""
-    explainee, explainer = load_pair(key)
-    images = load_images(key, options.images or N_IMAGES[key], options.images_path)
+    n_images = options.images or N_IMAGES[key]
+    explainee, explainer, images, plain, classes = load_case(key, options, n_images)
     steps = options.steps or STEPS[key]
-    plain = PlainExplainee(explainee)
-    with torch.no_grad():
-        classes = explainee(images).argmax(1)
-
     models = {
         precision: (in_precision(explainer, precision), in_precision(explainee, precision))
         for precision in ("float32", *options.precisions)

@@ -11,25 +11,21 @@ import copy
 import time
 from collections import defaultdict
 from functools import partial
-from pathlib import Path
 
 import torch
 from common import (
     PlainExplainee,
-    close,
     gflop,
     in_precision,
     in_turn,
     load_pair,
+    open_images,
     parser,
+    run,
     show,
-    start,
 )
 
-from datasets.base import ImageSet
 from datasets.build import batches
-from datasets.digits import DigitsOnPhotos
-from datasets.imagenet import open_folder
 from models.losses import Objective
 
 N_IMAGES = {"digits": 256, "vit_small": 24, "lite0": 64}
@@ -43,17 +39,13 @@ def main() -> None:
     flags.add_argument("--images", type=int, help=f"images (default: {N_IMAGES})")
     flags.add_argument("--batch-size", type=int, help=f"images per step (default: {BATCH})")
     flags.add_argument("--num-workers", type=int, default=1, help="processes that read images, ours")
-    options = flags.parse_args()
-    peaks, results = start(options), {}
-    for key in options.pairs:
-        results |= measure(key, options, peaks)
-    close(results)
+    run(flags, measure)
 
 
 def measure(key: str, options, peaks: dict[str, float]) -> dict[str, dict]:
     """Both precisions of one pair against the plain loop, in turn."""
     explainee, explainer = load_pair(key)
-    images = open_images(key, options.images_path)
+    images = open_images(key, options.images_path, "train")
     n, batch_size = options.images or N_IMAGES[key], options.batch_size or BATCH[key]
     chosen = list(range(n))
     models = {p: (in_precision(explainer, p), in_precision(explainee, p)) for p in options.precisions}
@@ -92,14 +84,6 @@ def measure(key: str, options, peaks: dict[str, float]) -> dict[str, dict]:
         }
         found[f"{key}_{precision}"] = show(f"{key}_{precision}", result)
     return found
-
-
-def open_images(key: str, photos: Path | None) -> ImageSet:
-    """Digits, photographs from `photos`, else digits enlarged."""
-    size = (64, 64) if key == "digits" else (224, 224)
-    if key != "digits" and photos is not None:
-        return open_folder(photos, size)
-    return DigitsOnPhotos("train", image_size=size)
 
 
 class Clock:

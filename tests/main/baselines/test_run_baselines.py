@@ -10,7 +10,7 @@ import torch
 from config import UserError
 from datasets.mask_files import read_unit, unit_files
 from main.baselines import base, run_baselines
-from main.baselines.baseline_run import _scaled
+from main.baselines.baseline_run import scaled as scaled_maps
 from main.baselines.methods import BASELINES, parse_methods, resolve_methods
 
 FAST = "random,centre_gaussian,input_gradient,raw_attention"
@@ -153,6 +153,6 @@ def test_help_lists_every_method():
 def test_nan_counts_as_zero_and_is_said(caplog):
     maps = torch.rand(2, 4, 4)
     maps[1, 0, 0] = torch.nan
-    scaled = _scaled(maps, "some_cam", ["a", "b"])
+    scaled = scaled_maps(maps, "some_cam", ["a", "b"])
     assert scaled.isfinite().all() and scaled[1, 0, 0] == 0 and scaled[1].max() == 1
     assert "some_cam gave NaN or infinities for image b" in caplog.text
