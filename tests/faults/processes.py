@@ -56,7 +56,7 @@ class Run:
         self.process = SERVER.Process(target=_work, args=arguments)
         self.process.start()
 
-    def wait(self, seconds: float = 120) -> ScriptResult:
+    def wait(self, seconds: float = 300) -> ScriptResult:
         """Its exit code and output, at its end."""
         self.process.join(seconds)
         if self.process.exitcode is None:

@@ -42,7 +42,7 @@ def noted(script: str, folder: Path, wait_for: Path | None) -> None:
     setattr(owner, name, work_and_note)
 
 
-def wait_until(is_so, seconds=60):
+def wait_until(is_so, seconds=300):
     limit = time.monotonic() + seconds
     while not is_so():
         assert time.monotonic() < limit
