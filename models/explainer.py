@@ -262,7 +262,10 @@ class Explainer(nn.Module):
             logits = F.pixel_shuffle(logits, self.mask_scale)
         if shift is None:
             return logits
-        return logits + F.interpolate(self._as_map(shift), logits.shape[-2:])
+        shift = self._as_map(shift)
+        if self.mask_scale > 1:
+            shift = F.interpolate(shift, logits.shape[-2:], mode="bilinear", align_corners=False)
+        return logits + shift
 
     def _as_map(self, values: Tensor) -> Tensor:
         """Values in the head's own layout to (B, n, h, w)."""
