@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from pycocotools.coco import COCO
+from pycocotools.mask import area as mask_area
 
 from config import UserError
 from datasets.pictures import read_image
@@ -79,7 +80,10 @@ class CocoSegmentation(SegmentationSet):
         union = np.zeros((image.height, image.width), dtype=np.uint8)
         for annotation in self._coco.imgToAnns[self._id_of[name]]:
             try:
+                _check_segmentation(annotation["segmentation"], *union.shape)
                 mask = self._coco.annToMask(annotation)
+                if mask.sum() != mask_area(self._coco.annToRLE(annotation)):
+                    raise ValueError("its runs do not fill the image")
             except Exception as error:  # pycocotools raises bare exceptions
                 what = f"{self.path}: annotation {annotation['id']} of {name} has no valid segmentation"
                 raise damaged(f"{what}: {one_line(error)}", SOURCE) from error
@@ -101,6 +105,28 @@ def _images_folder(base: Path, split: str) -> Path:
     )
 
 
+def _check_segmentation(segmentation, height: int, width: int) -> None:
+    """Raises `ValueError` where pycocotools, which is C, would leave its memory or not end."""
+    if isinstance(segmentation, dict):
+        counts = segmentation.get("counts")
+        size = segmentation.get("size")
+        if size != [height, width]:
+            size = "x".join(map(str, size)) if isinstance(size, list) else size
+            raise ValueError(f"the image is {height}x{width} but its mask is {size}")
+        if isinstance(counts, list) and not (
+            all(isinstance(run, int) and run >= 0 for run in counts) and sum(counts) == height * width
+        ):
+            raise ValueError("its runs do not fill the image")
+        return
+    polygons = segmentation if isinstance(segmentation, list) else [segmentation]
+    for polygon in polygons:
+        if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
+            raise ValueError("a polygon needs three corners or more, x and y of each")
+        limit = 10 * max(height, width)
+        if not all(isinstance(value, int | float) and abs(value) <= limit for value in polygon):
+            raise ValueError("a polygon has corners that are no numbers, or far outside the image")
+
+
 def _load(path: Path) -> COCO:
     """The annotations, each with an image of known name and size."""
     try:
@@ -117,14 +143,20 @@ def _load(path: Path) -> COCO:
         found = ", ".join(coco.dataset) or "nothing"
         raise damaged(f"{path} holds no COCO instances: it has no '{missing[0]}', only {found}", SOURCE)
     for image in coco.imgs.values():
-        lacking = {"file_name", "height", "width"} - image.keys()
-        if lacking:
-            raise damaged(f"{path}: image {image['id']} has no {', '.join(sorted(lacking))}", SOURCE)
+        _check_fields(path, f"image {image['id']}", image, {"file_name": str, "height": int, "width": int})
     for annotation in coco.anns.values():
-        number = annotation["id"]
+        what = f"annotation {annotation['id']}"
+        _check_fields(path, what, annotation, {"image_id": int, "segmentation": list | dict})
         if annotation["image_id"] not in coco.imgs:
             image = f"image {annotation['image_id']}, which the file does not list"
-            raise damaged(f"{path}: annotation {number} belongs to {image}", SOURCE)
-        if "segmentation" not in annotation:
-            raise damaged(f"{path}: annotation {number} has no segmentation", SOURCE)
+            raise damaged(f"{path}: {what} belongs to {image}", SOURCE)
     return coco
+
+
+def _check_fields(path: Path, what: str, record: dict, fields: dict[str, type]) -> None:
+    """Raises `UserError` where a record lacks a field, or has something else there."""
+    for name, kind in fields.items():
+        if name not in record:
+            raise damaged(f"{path}: {what} has no {name}", SOURCE)
+        if not isinstance(record[name], kind):
+            raise damaged(f"{path}: {what} has the {name} {record[name]!r:.80}", SOURCE)

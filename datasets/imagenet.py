@@ -1,18 +1,21 @@
 """Folders of pictures: ImageNet's layouts with labels, or any folder without."""
 
 import hashlib
+import json
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from scipy.io import loadmat
 from timm.data import ImageNetInfo
 
 from config import UserError
 from datasets.base import NO_LABEL, ImageSet, to_tensor
 from datasets.labels import class_index, read_label_rows
 from datasets.pictures import EXTENSIONS, read_image
+
+_SECONDS = 60  # to read a file of less than a megabyte
 
 
 class FolderImages(ImageSet):
@@ -168,11 +171,10 @@ def _development_kit(root: Path, path: Path) -> tuple[list[str], list[int]]:
             f"{meta} not found: it belongs beside {path.name} (ImageNet development kit, folder data/)"
         )
     try:
-        synsets = loadmat(meta, squeeze_me=True)["synsets"]
-        wnids = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in np.atleast_1d(synsets)}
         ids = [int(line) for line in path.read_text().split()]
-    except (ValueError, KeyError, IndexError, TypeError, NotImplementedError, OSError) as error:
-        raise UserError(f"cannot read {path} with {meta}: {error}") from error
+    except (ValueError, OSError) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+    wnids = _wnids(meta)
     names = [picture.name for picture in _pictures(root)]
     if len(names) != len(ids):
         raise UserError(
@@ -182,3 +184,31 @@ def _development_kit(root: Path, path: Path) -> tuple[list[str], list[int]]:
     if unknown is not None:
         raise UserError(f"{path}: class {unknown} is not one of ImageNet's 1,000 in {meta}")
     return names, [wnid_to_index()[wnids[number]] for number in ids]
+
+
+# SciPy's reader crashes on some damaged files; in a process of its own that costs that process alone.
+_READ_SYNSETS = """
+import json, sys
+import numpy, scipy.io
+synsets = numpy.atleast_1d(scipy.io.loadmat(sys.argv[1], squeeze_me=True)["synsets"])
+print(json.dumps({int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in synsets}))
+"""
+
+
+def _wnids(meta: Path) -> dict[int, str]:
+    """WordNet id of each class number, from the development kit's `meta.mat`.
+
+    Raises:
+        UserError: the file is damaged, or another one.
+    """
+    try:
+        read = subprocess.run(
+            [sys.executable, "-P", "-c", _READ_SYNSETS, str(meta)],
+            capture_output=True, text=True, timeout=_SECONDS, check=True,
+        )  # fmt: skip
+        return {int(number): wnid for number, wnid in json.loads(read.stdout).items()}
+    except subprocess.CalledProcessError as error:
+        why = next(iter(error.stderr.strip().splitlines()[-1:]), f"exit code {error.returncode}")
+    except (subprocess.TimeoutExpired, ValueError, OSError) as error:
+        why = str(error)
+    raise UserError(f"cannot read {meta}: {why:.200}; is it the development kit's, and whole?")

@@ -9,7 +9,7 @@ from config import PerturbationOptions, SegmentationOptions, UserError
 from datasets.mask_files import read_unit, unit_files, unit_path, units
 from main import results
 from main.perturbation_eval import evaluator as perturbation
-from main.run_folder import read_json, read_run
+from main.run_folder import check_same_run, read_json, read_run
 from main.segmentation_eval import evaluator as segmentation
 
 _EVALUATORS = {
@@ -29,7 +29,7 @@ def check_masks(run_folder: Path) -> int:
     owner: dict[int, Path] = {}
     for path in unit_files(run_folder):
         unit = read_unit(path)
-        _same_run(unit.attributes.get("run_hash"), run["hash"], path)
+        check_same_run(unit.attributes.get("run_hash"), run["hash"], path)
         _claim(unit.index, path, n, owner)
     _nothing_missing(owner, n, run, run_folder)
     return n
@@ -39,14 +39,6 @@ def _number_of_images(run: dict, run_folder: Path) -> int:
     if "n_images" not in run:
         raise UserError(f"{run_folder} is no run that makes masks: its run.json has no n_images")
     return run["n_images"]
-
-
-def _same_run(found, wanted: str, path: Path) -> None:
-    if found is not None and str(found) != wanted:
-        raise UserError(
-            f"{path} belongs to a run of another configuration (its hash is {str(found)[:12]}, that of "
-            f"run.json {wanted[:12]}); remove it and make it again"
-        )
 
 
 def _claim(index: np.ndarray, path: Path, n: int, owner: dict[int, Path]) -> None:
@@ -88,7 +80,7 @@ def merge(run_folder: Path, folder: Path) -> dict[str, dict[str, float]]:
     """
     run = read_run(run_folder)
     stored = read_json(folder / results.OPTIONS_FILE)
-    _same_run(stored["run_hash"], run["hash"], folder / results.OPTIONS_FILE)
+    check_same_run(stored["run_hash"], run["hash"], folder / results.OPTIONS_FILE)
     expected = {results.part_path(folder, file): file for file in unit_files(run_folder)}
     parts = sorted((folder / "parts").glob("*.npz"))
     owner: dict[int, Path] = {}

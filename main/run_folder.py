@@ -100,6 +100,15 @@ def read_run(folder: Path) -> dict[str, Any]:
     return read_json(path)
 
 
+def check_same_run(found: str | None, wanted: str, path: Path) -> None:
+    """Raises `UserError` where the hash of its run that a file carries, if any, is not that of run.json."""
+    if found is not None and str(found) != wanted:
+        raise UserError(
+            f"{path} belongs to a run of another configuration (its hash is {str(found)[:12]}, that of "
+            f"run.json {wanted[:12]}); remove it and make it again"
+        )
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON file.
 

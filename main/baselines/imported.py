@@ -74,7 +74,7 @@ def read_map(path: Path) -> np.ndarray:
     """
     try:
         values = np.load(path, allow_pickle=False) if path.suffix == ".npy" else _read_png(path)
-    except (OSError, ValueError, EOFError, SyntaxError) as error:
+    except Exception as error:  # a damaged file may raise anything
         raise UserError(f"cannot read the map {path}: {error}") from error
     if values.dtype.kind not in "fiub":
         raise UserError(f"the map {path} holds {values.dtype}, not numbers")
