@@ -17,7 +17,7 @@ from config import UserError
 from datasets.manifest import read_names
 from datasets.mask_files import MaskUnit, read_unit, unit_files, unit_path, units
 from main.claims import claimed
-from main.run_folder import check_same_run, read_run, resolved_options, write_json
+from main.run_folder import check_same_run, read_json, read_run, resolved_options, write_json
 from main.shards import shard_of
 from models.checkpoints import remove_leftovers, replace_file
 
@@ -106,7 +106,11 @@ def _write_options(folder: Path, options, run: dict) -> None:
     }
     how = (how | {"run_folder"}) - {"precision"}
     values = {name: value for name, value in resolved_options(options).items() if name not in how}
-    write_json(folder / OPTIONS_FILE, {"run_hash": run["hash"], "options": values})
+    path = folder / OPTIONS_FILE
+    if path.is_file() and read_json(path)["run_hash"] != run["hash"]:
+        log.warning("%s holds scores of another run, which are made anew", folder)
+        shutil.rmtree(folder / "parts", ignore_errors=True)
+    write_json(path, {"run_hash": run["hash"], "options": values})
 
 
 def _expected_files(run_folder: Path, run: dict) -> list[Path]:
