@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from tqdm import tqdm
 
 from config import UserError
 from datasets.manifest import read_names
 from datasets.mask_files import MaskUnit, read_unit, unit_files, unit_path, units
 from main.claims import claimed
+from main.cli import progress_bar
 from main.run_folder import check_same_run, read_json, read_run, resolved_options, write_json
 from main.shards import shard_of
 from models.checkpoints import remove_leftovers, replace_file
@@ -73,7 +73,7 @@ def score_units(
     with claimed(folder, [number[file] for file in unscored()], "the scores of the same mask files"):
         todo = unscored()  # again: another process may have scored some, and have ended, until the claim
         score = prepare() if todo else None
-        for file in tqdm(todo, desc=title, unit="file", disable=not todo):
+        for file in progress_bar(todo, desc=title, unit="file", disable=not todo):
             remove_leftovers(part_path(folder, file))
             unit = read_unit(file)
             check_same_run(unit.attributes.get("run_hash"), run["hash"], file)
