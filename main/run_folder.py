@@ -13,6 +13,8 @@ from typing import Any
 
 import config
 from config import UserError
+from datasets.manifest import read_names
+from main.json_shapes import MASK_RUN, RUN, check_shape
 from models.checkpoints import replace_file
 
 _PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn", "h5py", "pillow")
@@ -97,7 +99,32 @@ def read_run(folder: Path) -> dict[str, Any]:
     path = Path(folder) / "run.json"
     if not path.is_file():
         raise UserError(f"{folder} is not a run folder: it has no run.json")
-    return read_json(path)
+    run = read_json(path)
+    check_shape(path, run, RUN)
+    return run
+
+
+def read_mask_run(folder: Path) -> dict[str, Any]:
+    """run.json of a run that made masks, with all that their readers need.
+
+    Raises:
+        UserError: there is none, it is of another kind of run, damaged, or not of this manifest.
+    """
+    run, path = read_run(folder), Path(folder) / "run.json"
+    missing = [key for key in MASK_RUN if not key.endswith("?") and key not in run]
+    if missing:
+        raise UserError(f"{folder} is no run that makes masks: its run.json has no {', '.join(missing)}")
+    check_shape(path, run, MASK_RUN)
+    wrong = next((key for key in ("n_images", "unit_size") if run.get(key, 1) < 1), None)
+    if wrong is not None or len(run.get("input_size", [1, 1])) != 2 or min(run.get("input_size", [1])) < 1:
+        raise UserError(f"{path} is damaged: '{wrong or 'input_size'}' is {run[wrong or 'input_size']}")
+    n_names = len(read_names(Path(folder) / "manifest.csv"))
+    if n_names != run["n_images"]:
+        raise UserError(
+            f"{folder}/manifest.csv lists {n_names} images, run.json says {run['n_images']}; one of them is "
+            "damaged"
+        )
+    return run
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -107,8 +134,8 @@ def read_json(path: Path) -> dict[str, Any]:
         UserError: it is missing or damaged.
     """
     try:
-        return json.loads(path.read_text())
-    except (ValueError, OSError) as error:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError, RecursionError) as error:
         raise UserError(f"{path} is damaged: {error}") from error
 
 
