@@ -209,6 +209,13 @@ class ExplainerOptions:
         group="models",
         free=True,
     )
+    mask_scale: int | None = option(
+        None,
+        "mask rows and columns for each token or last feature of the explainer (default: as its checkpoint; "
+        "1 in pretraining)",
+        choices=(1, 2, 4, 8),
+        group="models",
+    )
     mask_loss: str = option(
         "bce",
         "size of the mask (bce: released, on the sigmoided mask as if it were logits)",
@@ -228,6 +235,9 @@ class ExplainerOptions:
         0.0,
         "weight of the order loss, which cuts the mask at sampled sizes and is not in the paper",
         group="objective",
+    )
+    smooth_loss_mul: float = option(
+        0.0, "weight of the mask's total variation, which is not in the paper", group="objective"
     )
 
 
@@ -416,6 +426,11 @@ class LtxOptions(RunOptions, SpeedOptions, ShardOptions, PlaceOptions, SanityOpt
     )  # fmt: skip
     optimize_by_pos: bool = option(
         True, "keep the step with the lowest POS (False: highest NEG)", group="finetuning"
+    )
+    select_best: bool = option(
+        True,
+        "score the mask of every step and keep the best too (False: none is chosen by a metric; quicker)",
+        group="finetuning",
     )
     early_stop: bool = option(
         False, "stop an image at POS under 6 or NEG over 89 (released; stores pltx and best_* only)",

@@ -16,6 +16,7 @@ from datasets.gtsegs import ImagenetSegmentation
 from datasets.imagenet import open_folder
 from datasets.pictures import PictureFiles
 from datasets.voc import VocSegmentation
+from datasets.workers import dead_worker, out_of_shared_memory, possible_workers, warn_once
 
 SEGMENTATION_SETS = {"imagenet": ImagenetSegmentation, "coco": CocoSegmentation, "voc": VocSegmentation}
 
@@ -104,6 +105,8 @@ def groups(
 ) -> Iterator[dict[str, Any]]:
     """One batch for each group of positions.
 
+    Where shared memory for worker processes runs out, this process reads what is left.
+
     Args:
         images: the image set.
         cut: positions of each batch.
@@ -111,19 +114,31 @@ def groups(
         pin: into pinned memory, for CUDA.
 
     Raises:
-        UserError: an image cannot be read.
+        UserError: an image cannot be read, or a process that reads has died.
     """
-    loader = DataLoader(images, batch_sampler=cut, num_workers=min(num_workers, len(cut)), pin_memory=pin)
-    failure = None
+    workers = possible_workers(min(num_workers, len(cut)))
+    loader = DataLoader(images, batch_sampler=cut, num_workers=workers, pin_memory=pin)
+    failure, done = None, 0
     try:
-        yield from loader
+        for batch in loader:
+            done += 1
+            yield batch
+        return
     except UserError as error:
         # What a worker process raises arrives with its traceback around it; the last line is the message.
         failure = str(error).strip().splitlines()[-1].rsplit("UserError: ", 1)[-1]
         # Its frames hold the loader, which would then end its workers late and after a long wait.
         error.__traceback__ = None
+    except RuntimeError as error:
+        failure = dead_worker(error)
+        if failure is None and not (workers and out_of_shared_memory(error)):
+            raise
+        error.__traceback__ = None
+    del loader
     if failure is not None:
         raise UserError(failure)
+    warn_once("/dev/shm is too small for the processes that read images; this process reads them")
+    yield from groups(images, cut[done:], 0, pin)
 
 
 def stack(images: ImageSet, chosen: Sequence[int]) -> torch.Tensor:

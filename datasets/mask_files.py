@@ -4,6 +4,7 @@ A run folder holds `run.json`, `manifest.csv` and `masks/<first>-<last>.h5`, one
 written under a temporary name and renamed, so a file that exists is whole.
 """
 
+import io
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,25 +85,22 @@ def unit_holding(folder: Path, position: int) -> Path:
 
 
 def write_unit(path: Path, unit: MaskUnit) -> None:
-    """Writes a mask file, whole or not at all."""
+    """Writes a mask file, whole or not at all.
 
-    def write(temporary):
-        with h5py.File(temporary, "w") as file:
-            file["index"], file["target"] = unit.index.astype(np.int64), unit.target.astype(np.int64)
-            for group, maps in (("token_mask", unit.token_masks), ("saliency", unit.saliency)):
-                for variant, values in maps.items():
-                    values = values.astype(np.float32)
-                    file.create_dataset(
-                        f"{group}/{variant}", data=values, compression="gzip", compression_opts=1
-                    )
-            for name, values in unit.arrays.items():
-                file[name] = values
-            file.attrs.update(
-                {"format_version": FORMAT_VERSION, "upsampling": "bilinear, align_corners=False"}
-            )
-            file.attrs.update(unit.attributes)
-
-    replace_file(path, write)
+    It is made in memory: where the disk is full, HDF5 may say nothing, and end the process later.
+    """
+    memory = io.BytesIO()
+    with h5py.File(memory, "w") as file:
+        file["index"], file["target"] = unit.index.astype(np.int64), unit.target.astype(np.int64)
+        for group, maps in (("token_mask", unit.token_masks), ("saliency", unit.saliency)):
+            for variant, values in maps.items():
+                values = values.astype(np.float32)
+                file.create_dataset(f"{group}/{variant}", data=values, compression="gzip", compression_opts=1)
+        for name, values in unit.arrays.items():
+            file[name] = values
+        file.attrs.update({"format_version": FORMAT_VERSION, "upsampling": "bilinear, align_corners=False"})
+        file.attrs.update(unit.attributes)
+    replace_file(path, lambda temporary: Path(temporary).write_bytes(memory.getbuffer()))
 
 
 def read_unit(path: Path) -> MaskUnit:

@@ -6,6 +6,7 @@ and a wrong command line are answered at once.
 
 import argparse
 import dataclasses
+import errno
 import json
 import logging
 import sys
@@ -13,7 +14,7 @@ import types
 import typing
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import config
 from config import UserError
@@ -25,6 +26,12 @@ if TYPE_CHECKING:
 
 # Options that name what a script makes, and a folder whose reader says more than that it is not there.
 _NOT_CHECKED = ("output", "default_root_dir", "segmentation_root")
+
+# Full disks and quotas, read-only ones, broken ones, too many open files, no memory for another process.
+_OF_THE_MACHINE = {
+    getattr(errno, name, None)
+    for name in ("ENOSPC", "EDQUOT", "EROFS", "EACCES", "EIO", "EMFILE", "ENFILE", "ENOMEM")
+}
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -71,7 +78,7 @@ def arguments(options_class: type, values: dict[str, Any]) -> list[str]:
 
     Args:
         options_class: a dataclass of `config`.
-        values: options by field name, as they are or as run.json stores them; what is missing has its default.
+        values: options by field name, as they are or as run.json stores them; others have their defaults.
 
     Raises:
         UserError: a name that is no option.
@@ -158,7 +165,8 @@ def run_script(options_class: type, main: Callable, argv: list[str] | None = Non
         main: takes the options, returns (run folder or None, results).
         argv: command line; default `sys.argv`.
 
-    Exits with code 2 and one line on a user's mistake, 130 on Ctrl-C.
+    Exits with code 2 and one line on a user's mistake or where the machine fails (a full disk, a reading
+    process that died), 130 on Ctrl-C.
     """
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
@@ -168,13 +176,34 @@ def run_script(options_class: type, main: Callable, argv: list[str] | None = Non
             logging.getLogger().setLevel(logging.INFO)
         run, results = main(options)
     except UserError as error:
-        sys.stdout.flush()
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
+        _end_with(str(error))
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         sys.exit(130)
+    except (OSError, RuntimeError) as error:
+        message = _failure_of_machine(error)
+        if message is None:
+            raise
+        _end_with(message)
     print(json.dumps({"run": None if run is None else str(run), "results": results}))
+
+
+def _end_with(message: str) -> NoReturn:
+    sys.stdout.flush()
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _failure_of_machine(error: OSError | RuntimeError) -> str | None:
+    """What to tell the user of an error that is neither theirs nor ours, None of any other."""
+    if isinstance(error, OSError):
+        if error.errno not in _OF_THE_MACHINE:
+            return None
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror}; what was written before is whole, and the same command goes on"
+    from datasets.workers import dead_worker
+
+    return dead_worker(error)
 
 
 def _check_paths(options) -> None:

@@ -96,7 +96,9 @@ def _explainer(options: ExplainOptions, explainee: Explainee) -> tuple[Explainer
         if options.explainer_checkpoint is not None:
             raise
     fresh = dataclasses.replace(options, activation_function=activation or "softmax")
-    return new_explainer(fresh, explainee), "none found, so its backbone with a fresh head"
+    return new_explainer(
+        fresh, explainee, options.mask_scale or 1
+    ), "none found, so its backbone with a fresh head"
 
 
 def _objective(options: ExplainOptions, default: Objective) -> Objective:

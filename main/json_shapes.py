@@ -29,7 +29,7 @@ MASK_RUN = RUN | {
     "score_class": str,
     "n_images": int,
     "unit_size?": int,
-    "input_size?": [int],
+    "input_size": [int],
     "candidates?": {"*": int},
     "explainer?": dict | None,
     "method?": str,
@@ -77,13 +77,8 @@ def check_shape(path: Path, value: Any, shape: Any, again: str = "", where: str 
 
 
 def _check_type(path: Path, value: Any, kind: Any, at: str, again: str) -> None:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    fits = (
-        isinstance(value, kind) if not isinstance(value, bool) else isinstance(True, kind) and _has_bool(kind)
-    )
-    if not fits or (is_number and value != value):
+    kinds = getattr(kind, "__args__", (kind,))
+    # True is an int to Python, and NaN a number.
+    fits = bool in kinds if isinstance(value, bool) else isinstance(value, kinds) and value == value
+    if not fits:
         raise UserError(f"{path} is damaged: {at} is {value!r:.60}{again and f'; {again}'}")
-
-
-def _has_bool(kind: Any) -> bool:
-    return bool in getattr(kind, "__args__", (kind,))

@@ -1,8 +1,9 @@
 """A run that makes masks: its folder, its images, and its work units, for every method alike."""
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +16,11 @@ from datasets.base import ImageSet
 from datasets.build import batches
 from datasets.manifest import from_manifest, read_names, write_manifest
 from datasets.mask_files import MaskUnit, unit_path, units, write_unit
+from main.claims import claimed
 from main.run_folder import open_run
 from main.shards import shard_of
 from main.speed import pins, to_device
+from models.checkpoints import remove_leftovers
 from models.explainee import Explainee
 
 # Ends the name of every variant that was made for a model with random weights.
@@ -105,7 +108,8 @@ def make_masks(
         The content of run.json.
 
     Raises:
-        UserError: the folder holds another run, or an image cannot be read.
+        UserError: the folder holds another run, another process is at work on the same mask files, or an
+            image cannot be read.
     """
     needs_labels(images, chosen, options)
     suffix = RANDOMISED if getattr(options, "randomise_weights", False) else ""
@@ -121,15 +125,16 @@ def make_masks(
         "input_size": list(explainee.input_size),
     }
     run = open_run(folder, options, identity, record)
-    if not (folder / "manifest.csv").is_file():
-        write_manifest(folder / "manifest.csv", images, chosen)
+    write_manifest(folder / "manifest.csv", images, chosen)
     mine = shard_of(units(len(chosen), unit_size), options.num_shards, options.shard_index)
-    todo = [unit for unit in mine if not unit_path(folder, unit).is_file()]
     attributes = attributes | {"run_hash": run["hash"], "score_class": options.score_class}
     attributes |= {"explainee": explainee.name, "input_size": list(explainee.input_size)}
     attributes["candidates"] = json.dumps(candidates)
-    total, missing = sum(map(len, mine)), sum(map(len, todo))
-    with tqdm(total=total, initial=total - missing, desc=folder.name, unit="image") as bar:
+    total = sum(map(len, mine))
+    with (
+        _claim_missing(folder, mine, unit_size) as todo,
+        tqdm(total=total, initial=total - sum(map(len, todo)), desc=folder.name, unit="image") as bar,
+    ):
         for unit in todo:
             made = _make_unit(explainee, images, chosen, unit, options, method, device, bar)
             made.attributes = attributes
@@ -137,6 +142,20 @@ def make_masks(
                 setattr(made, group, {name + suffix: maps for name, maps in getattr(made, group).items()})
             write_unit(unit_path(folder, unit), made)
     return run
+
+
+@contextlib.contextmanager
+def _claim_missing(folder: Path, mine: list[range], unit_size: int) -> Iterator[list[range]]:
+    """Those of this process's work units that have no mask file; no other process makes them meanwhile."""
+
+    def missing() -> list[range]:
+        return [unit for unit in mine if not unit_path(folder, unit).is_file()]
+
+    with claimed(folder, [unit.start // unit_size for unit in missing()], "the same mask files"):
+        todo = missing()  # again: another process may have made some, and have ended, until the claim
+        for unit in todo:
+            remove_leftovers(unit_path(folder, unit))
+        yield todo
 
 
 def _make_unit(explainee, images, chosen, unit, options, method, device, bar) -> MaskUnit:

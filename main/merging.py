@@ -9,7 +9,7 @@ from datasets.mask_files import read_unit, unit_files, unit_path, units
 from main import cli, results
 from main.json_shapes import EVALUATION, check_shape
 from main.perturbation_eval import evaluator as perturbation
-from main.run_folder import read_json, read_mask_run
+from main.run_folder import check_same_run, read_json, read_mask_run
 from main.segmentation_eval import evaluator as segmentation
 
 _EVALUATORS = {
@@ -29,18 +29,10 @@ def check_masks(run_folder: Path) -> int:
     owner: dict[int, Path] = {}
     for path in unit_files(run_folder):
         unit = read_unit(path)
-        _same_run(unit.attributes.get("run_hash"), run["hash"], path)
+        check_same_run(unit.attributes.get("run_hash"), run["hash"], path)
         _claim(unit.index, path, n, owner)
     _nothing_missing(owner, n, run, run_folder)
     return n
-
-
-def _same_run(found, wanted: str, path: Path) -> None:
-    if found is not None and str(found) != wanted:
-        raise UserError(
-            f"{path} belongs to a run of another configuration (its hash is {str(found)[:12]}, that of "
-            f"run.json {wanted[:12]}); remove it and make it again"
-        )
 
 
 def _claim(index: np.ndarray, path: Path, n: int, owner: dict[int, Path]) -> None:
@@ -83,7 +75,7 @@ def merge(run_folder: Path, folder: Path) -> dict[str, dict[str, float]]:
     run = read_mask_run(run_folder)
     stored = read_json(folder / results.OPTIONS_FILE)
     check_shape(folder / results.OPTIONS_FILE, stored, EVALUATION, "delete its folder and evaluate again")
-    _same_run(stored["run_hash"], run["hash"], folder / results.OPTIONS_FILE)
+    check_same_run(stored["run_hash"], run["hash"], folder / results.OPTIONS_FILE)
     expected = {results.part_path(folder, file): file for file in unit_files(run_folder)}
     parts = sorted((folder / "parts").glob("*.npz"))
     owner: dict[int, Path] = {}

@@ -14,7 +14,13 @@ from datasets.build import open_images, open_segmentation
 from datasets.imagenet import check_labels
 from models.explainee import Explainee
 from models.explainer import Explainer
-from models.explainer_files import NoExplainerError, find_explainer, load_explainer, stored_class_rows
+from models.explainer_files import (
+    NoExplainerError,
+    find_explainer,
+    load_explainer,
+    stored_class_rows,
+    stored_mask_scale,
+)
 from models.losses import Objective, released_mask_weight
 from models.published import holds_pair
 from models.registry import input_size
@@ -143,8 +149,13 @@ def open_segmentation_set(options) -> ImageSet:
     )
 
 
-def new_explainer(options: PairOptions, explainee: Explainee) -> Explainer:
+def new_explainer(options: PairOptions, explainee: Explainee, mask_scale: int = 1) -> Explainer:
     """An explainer with pretrained backbone and a fresh head, drawn with the options' seed.
+
+    Args:
+        options: names, seed and shape.
+        explainee: whose own weights are used where the architecture is the same.
+        mask_scale: see `Explainer`.
 
     Raises:
         UserError: unknown name or no weights.
@@ -156,6 +167,7 @@ def new_explainer(options: PairOptions, explainee: Explainee) -> Explainer:
         options.activation_function,
         options.explainer_model_n_first_layers_to_freeze,
         options.class_conditional,
+        mask_scale,
         options.download,
     )
 
@@ -180,7 +192,7 @@ def start_from_plain(options: PairOptions, explainer: Explainer) -> Path | None:
     if stored_class_rows(path) is not None:
         load_explainer(path, explainer)
         return path
-    plain = Explainer.untrained(explainer.name, explainer.activation)
+    plain = Explainer.untrained(explainer.name, explainer.activation, mask_scale=explainer.mask_scale)
     load_explainer(path, plain)
     explainer.load_state_dict(plain.state_dict(), strict=False)
     return path
@@ -202,14 +214,18 @@ def pretrained_explainer(options: PairOptions, explainee: Explainee) -> tuple[Ex
         raise UserError(
             f"{path} was trained for {known} classes and '{explainee.name}' has {explainee.num_classes}"
         )
+    scale = stored_mask_scale(path)
+    if options.mask_scale not in (None, scale):
+        raise UserError(f"--mask-scale {options.mask_scale}: {path} holds an explainer of scale {scale}")
     if explainer_name(options) == explainee.name and rows is None:
-        explainer = new_explainer(options, explainee)
+        explainer = new_explainer(options, explainee, scale)
     else:  # every weight follows, so none are looked for
         explainer = Explainer.untrained(
             explainer_name(options),
             options.activation_function,
             options.explainer_model_n_first_layers_to_freeze,
             rows,
+            scale,
         )
     metadata = load_explainer(path, explainer)
     log.info("pLTX explainer: %s", path)
@@ -229,6 +245,7 @@ def objective(options: PairOptions) -> Objective:
         options.is_ce_neg,
         options.mask_fill,
         options.order_loss_mul,
+        options.smooth_loss_mul,
     )
 
 

@@ -129,9 +129,6 @@ def plot_curves(
 
 
 def _save(figure: Figure, path: Path) -> None:
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
     # Without the date and version that matplotlib adds, the same run gives the same file.
-    figure.savefig(temporary, format="png", dpi=130, metadata={"Software": None})
-    temporary.replace(path)
+    how = {"format": "png", "dpi": 130, "metadata": {"Software": None}}
+    replace_file(path, lambda temporary: figure.savefig(temporary, **how))

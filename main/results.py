@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import logging
 import math
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,10 +15,11 @@ from tqdm import tqdm
 from config import UserError
 from datasets.manifest import read_names
 from datasets.mask_files import MaskUnit, read_unit, unit_files, unit_path, units
+from main.claims import claimed
 from main.json_shapes import SUMMARY, check_shape
-from main.run_folder import read_json, read_run, resolved_options, write_json
+from main.run_folder import check_same_run, read_json, read_run, resolved_options, write_json
 from main.shards import shard_of
-from models.checkpoints import replace_file
+from models.checkpoints import remove_leftovers, replace_file
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +39,7 @@ def score_units(
     folder: Path,
     run: dict,
     title: str,
-    prepare: Callable[[], Callable[[MaskUnit], dict]],
+    prepare: Callable[[], Callable[[MaskUnit, Path], dict]],
     metrics: Sequence[str] = (),
 ) -> list[dict[str, np.ndarray]] | None:
     """Scores this process's share of a run's mask files, each into a part that is not made again.
@@ -47,26 +49,37 @@ def score_units(
         folder: results folder.
         run: the run's run.json.
         title: what the progress bar says.
-        prepare: called where anything is to be scored; returns what scores one unit.
+        prepare: called where anything is to be scored; returns what scores one unit, and may keep what it has
+            done of it in a folder, which is removed when all is.
         metrics: names of the metrics; parts that were made with other ones are made again.
 
     Returns:
         The parts of all mask files in their order; None while other shards have still to make or score some.
 
     Raises:
-        UserError: there are no mask files, or no file where `exclude_manifest` says.
+        UserError: there are no mask files, one of another run, no file where `exclude_manifest` says, or
+            another process is at work on the same scores.
     """
     if options.exclude_manifest is not None:
         read_names(options.exclude_manifest)  # before hours of scoring, not after
     expected = _expected_files(options.run_folder, run)
     _write_options(folder, options, run)
+    number = {file: i for i, file in enumerate(expected)}
     mine = shard_of(expected, options.num_shards, options.shard_index)
-    todo = [file for file in mine if file.is_file() and not _is_scored(folder, file, metrics)]
-    if todo:
-        score = prepare()
-        for file in tqdm(todo, desc=title, unit="file"):
-            scores = score(read_unit(file)) | {"metrics": np.array(metrics, dtype=str)}
-            write_part(part_path(folder, file), scores)
+
+    def unscored() -> list[Path]:
+        return [file for file in mine if file.is_file() and not _is_scored(folder, file, metrics)]
+
+    with claimed(folder, [number[file] for file in unscored()], "the scores of the same mask files"):
+        todo = unscored()  # again: another process may have scored some, and have ended, until the claim
+        score = prepare() if todo else None
+        for file in tqdm(todo, desc=title, unit="file", disable=not todo):
+            remove_leftovers(part_path(folder, file))
+            unit = read_unit(file)
+            check_same_run(unit.attributes.get("run_hash"), run["hash"], file)
+            scores = score(unit, pieces_path(folder, file))
+            write_part(part_path(folder, file), scores | {"metrics": np.array(metrics, dtype=str)})
+            shutil.rmtree(pieces_path(folder, file), ignore_errors=True)
     made = [file for file in expected if file.is_file()]
     shared = len(mine) < len(expected)
     if (shared and len(made) < len(expected)) or not all(_is_scored(folder, file, metrics) for file in made):
@@ -76,6 +89,8 @@ def score_units(
         log.warning(
             "only %d of %d mask files are there; their images alone are scored", len(made), len(expected)
         )
+    for file in made:  # where a process was killed between the part and this
+        shutil.rmtree(pieces_path(folder, file), ignore_errors=True)
     return [read_part(part_path(folder, file)) for file in made or unit_files(options.run_folder)]
 
 
@@ -126,6 +141,11 @@ def kept_images(options, index: np.ndarray) -> tuple[list[str], np.ndarray]:
 def part_path(folder: Path, file: Path) -> Path:
     """Where the scores of one mask file lie."""
     return folder / "parts" / f"{file.stem}.npz"
+
+
+def pieces_path(folder: Path, file: Path) -> Path:
+    """Where pieces of the scores of one mask file lie until they are whole."""
+    return folder / "parts" / file.stem
 
 
 def write_part(path: Path, arrays: dict[str, np.ndarray]) -> None:

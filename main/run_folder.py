@@ -96,11 +96,17 @@ def read_run(folder: Path) -> dict[str, Any]:
     Raises:
         UserError: there is none, or it is damaged.
     """
+    run = _read_record(folder)
+    check_shape(Path(folder) / "run.json", run, RUN)
+    return run
+
+
+def _read_record(folder: Path) -> dict[str, Any]:
     path = Path(folder) / "run.json"
     if not path.is_file():
         raise UserError(f"{folder} is not a run folder: it has no run.json")
     run = read_json(path)
-    check_shape(path, run, RUN)
+    check_shape(path, run, {})
     return run
 
 
@@ -110,14 +116,16 @@ def read_mask_run(folder: Path) -> dict[str, Any]:
     Raises:
         UserError: there is none, it is of another kind of run, damaged, or not of this manifest.
     """
-    run, path = read_run(folder), Path(folder) / "run.json"
-    missing = [key for key in MASK_RUN if not key.endswith("?") and key not in run]
+    run, path = _read_record(folder), Path(folder) / "run.json"
+    missing = [key for key in MASK_RUN.keys() - RUN.keys() if not key.endswith("?") and key not in run]
     if missing:
-        raise UserError(f"{folder} is no run that makes masks: its run.json has no {', '.join(missing)}")
+        raise UserError(f"{folder} is no run that makes masks: run.json has no {', '.join(sorted(missing))}")
     check_shape(path, run, MASK_RUN)
-    wrong = next((key for key in ("n_images", "unit_size") if run.get(key, 1) < 1), None)
-    if wrong is not None or len(run.get("input_size", [1, 1])) != 2 or min(run.get("input_size", [1])) < 1:
-        raise UserError(f"{path} is damaged: '{wrong or 'input_size'}' is {run[wrong or 'input_size']}")
+    sizes = {key: run.get(key, 1) for key in ("n_images", "unit_size")} | {"input_size": run["input_size"]}
+    for key, size in sizes.items():
+        fits = len(size) == 2 and min(size) >= 1 if isinstance(size, list) else size >= 1
+        if not fits:
+            raise UserError(f"{path} is damaged: '{key}' is {size}")
     n_names = len(read_names(Path(folder) / "manifest.csv"))
     if n_names != run["n_images"]:
         raise UserError(
@@ -125,6 +133,15 @@ def read_mask_run(folder: Path) -> dict[str, Any]:
             "damaged"
         )
     return run
+
+
+def check_same_run(found: str | None, wanted: str, path: Path) -> None:
+    """Raises `UserError` where the hash of its run that a file carries, if any, is not that of run.json."""
+    if found is not None and str(found) != wanted:
+        raise UserError(
+            f"{path} belongs to a run of another configuration (its hash is {str(found)[:12]}, that of "
+            f"run.json {wanted[:12]}); remove it and make it again"
+        )
 
 
 def read_json(path: Path) -> dict[str, Any]:

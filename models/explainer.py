@@ -12,12 +12,14 @@ from torch.nn import functional as F
 from config import UserError
 from models.conditioning import ClassCondition, classifier_rows
 from models.explainee import Explainee
+from models.fine_heads import StageHead, finer_stages
 from models.precision import autocast, in_full
 from models.registry import InputSpec, create_model, input_spec, load_pretrained
 
 log = logging.getLogger(__name__)
 
 ACTIVATIONS = ("sigmoid", "relu", "softmax")
+MASK_SCALES = (1, 2, 4, 8)
 # Position, class, distillation and register tokens and the patch embedding are frozen, always (released).
 _EMBEDDINGS = ("patch_embed", "pos_embed", "cls_token", "dist_token", "reg_token", "norm_pre")
 # Parts of a classifier that the features do not pass through.
@@ -33,6 +35,9 @@ class Explainer(nn.Module):
     dropped; one with a feature map (B, C, h, w) a 1x1 convolution. It resizes and normalises for its own
     backbone. DenseNet's features are taken before their last ReLU, where torchvision's end (released).
 
+    With a `mask_scale` the mask has so many rows and columns for each of the backbone's tokens or last
+    features, see `models.fine_heads`.
+
     A class-conditional one is asked about a class with each image, see `models.conditioning`; any other shows
     the same mask whatever class it is asked about.
 
@@ -46,6 +51,10 @@ class Explainer(nn.Module):
             by its maximum.
         n_first_layers_to_freeze: freezes so many first transformer blocks too; no effect on CNNs (released).
         class_rows: makes it class-conditional: classifier rows (C, d), or C, see `ClassCondition`.
+        mask_scale: rows and columns of the mask for each of the tokens (released: 1).
+
+    Raises:
+        UserError: a `mask_scale` that is no power of two.
     """
 
     def __init__(
@@ -56,9 +65,12 @@ class Explainer(nn.Module):
         activation: str = "sigmoid",
         n_first_layers_to_freeze: int = 0,
         class_rows: Tensor | int | None = None,
+        mask_scale: int = 1,
     ):
         super().__init__()
-        self.name, self.activation = name, activation
+        if mask_scale not in MASK_SCALES:
+            raise UserError(f"--mask-scale {mask_scale}: choose from {', '.join(map(str, MASK_SCALES))}")
+        self.name, self.activation, self.mask_scale = name, activation, mask_scale
         self.precision = "float32"
         self.metadata: dict | None = None  # of the checkpoint that the weights came from
         self.input_size = spec.size
@@ -74,12 +86,15 @@ class Explainer(nn.Module):
         self.to(device := next(backbone.parameters()).device)
         blank = torch.zeros(1, 3, *spec.size, device=device)
         self.condition: ClassCondition | None = None
+        self._stages: list[int] = []
         with torch.no_grad():
-            features = self._features(blank, None)
+            features, _ = self._features(blank, None)
         self.has_tokens = features.dim() == 3 or self._channels_last(features)
         # Not to be had under vmap.
         self.channels_last = not (self.has_tokens or _has_narrow_strided_convolution(self.backbone))
-        self.head = self._make_head(features).to(device)
+        if not self.has_tokens:
+            self._stages = finer_stages(self.backbone, blank, features.shape[-2], mask_scale)
+        self.head = self._make_head(blank, features).to(device)
         dim = features.shape[-1 if self.has_tokens else 1]
         if class_rows is not None:
             pooled = features.dim() == 4 or getattr(backbone, "global_pool", "") == "avg"
@@ -98,6 +113,7 @@ class Explainer(nn.Module):
         activation: str = "sigmoid",
         n_first_layers_to_freeze: int = 0,
         class_conditional: bool = False,
+        mask_scale: int = 1,
         download: bool = False,
     ) -> "Explainer":
         """An explainer with pretrained weights: the explainee's own where the architecture is the same.
@@ -107,7 +123,7 @@ class Explainer(nn.Module):
         """
         backbone, spec = _backbone(name, explainee, download)
         rows = class_rows_of(explainee) if class_conditional else None
-        return cls(backbone, spec, name, activation, n_first_layers_to_freeze, rows)
+        return cls(backbone, spec, name, activation, n_first_layers_to_freeze, rows, mask_scale)
 
     @classmethod
     def from_name(
@@ -148,6 +164,7 @@ class Explainer(nn.Module):
         activation: str = "sigmoid",
         n_first_layers_to_freeze: int = 0,
         class_rows: Tensor | int | None = None,
+        mask_scale: int = 1,
     ) -> "Explainer":
         """An explainer with random weights, for a checkpoint to fill.
 
@@ -155,7 +172,8 @@ class Explainer(nn.Module):
             UserError: unknown name.
         """
         backbone = create_model(name)
-        return cls(backbone, input_spec(backbone), name, activation, n_first_layers_to_freeze, class_rows)
+        spec = input_spec(backbone)
+        return cls(backbone, spec, name, activation, n_first_layers_to_freeze, class_rows, mask_scale)
 
     @property
     def is_trained(self) -> bool:
@@ -192,8 +210,9 @@ class Explainer(nn.Module):
         if self.channels_last:
             normalised = normalised.contiguous(memory_format=torch.channels_last)  # faster convolutions
         with autocast(self.precision, images.device):
-            features = self._features(normalised, classes)
-        logits = self._head_logits(in_full(features, self.precision), classes)
+            features, finer = self._features(normalised, classes)
+        finer = [in_full(stage, self.precision) for stage in finer]
+        logits = self._head_logits(in_full(features, self.precision), finer, classes)
         if self.activation == "sigmoid":
             return logits.sigmoid()
         if self.activation == "relu":
@@ -205,47 +224,70 @@ class Explainer(nn.Module):
         """Parameters that training changes, by name."""
         return {name: value for name, value in self.named_parameters() if value.requires_grad}
 
-    def _features(self, normalised: Tensor, classes: Tensor | None) -> Tensor:
+    def _features(self, normalised: Tensor, classes: Tensor | None) -> tuple[Tensor, list[Tensor]]:
+        """The backbone's last features, and those of the earlier stages that the head reads."""
         for part in self._keeping:
             part.attention_bias_cache = {}
+        if self._stages:
+            return self.backbone.forward_intermediates(normalised, indices=self._stages)
         if self.condition is None or self.condition.entry is None:
-            return self.backbone.forward_features(normalised)
+            return self.backbone.forward_features(normalised), []
         handle = self.backbone.blocks[self.condition.entry].register_forward_pre_hook(
             lambda block, inputs: (self.condition.ask(inputs[0], classes), *inputs[1:])
         )
         try:
-            return self.backbone.forward_features(normalised)
+            return self.backbone.forward_features(normalised), []
         finally:
             handle.remove()
 
     def _channels_last(self, features: Tensor) -> bool:
         return features.dim() == 4 and getattr(self.backbone, "output_fmt", "NCHW") == "NHWC"
 
-    def _make_head(self, features: Tensor) -> nn.Module:
+    def _make_head(self, blank: Tensor, features: Tensor) -> nn.Module:
+        if self._stages:
+            finer = self._features(blank, None)[1]
+            return StageHead([features.shape[1], *(stage.shape[1] for stage in finer)], self.mask_scale)
+        values = self.mask_scale**2
         if not self.has_tokens:
-            return nn.Conv2d(features.shape[1], 1, kernel_size=1)
+            return nn.Conv2d(features.shape[1], values, kernel_size=1)
         dim = features.shape[-1]
-        return nn.Sequential(nn.Linear(dim, dim), nn.Tanh(), nn.Linear(dim, 1))
+        return nn.Sequential(nn.Linear(dim, dim), nn.Tanh(), nn.Linear(dim, values))
 
-    def _head_logits(self, features: Tensor, classes: Tensor | None) -> Tensor:
+    def _head_logits(self, features: Tensor, finer: list[Tensor], classes: Tensor | None) -> Tensor:
         """Features as the backbone gives them to mask logits (B, 1, h, w)."""
         if features.dim() == 3:
             features = features[:, getattr(self.backbone, "num_prefix_tokens", 0) :]
-        logits = self.head(features) if self.condition is None else self._asked(features, classes)
-        if not self.has_tokens:
+        shift = None
+        if self.condition is not None:
+            features, finer, shift = self._asked(features, finer, classes)
+        logits = self.head(features, finer) if self._stages else self._as_map(self.head(features))
+        if not self._stages and self.mask_scale > 1:
+            logits = F.pixel_shuffle(logits, self.mask_scale)
+        if shift is None:
             return logits
-        if features.dim() == 4:
-            return logits.permute(0, 3, 1, 2)
-        h, w = self._token_grid(features.shape[1])
-        return logits.transpose(1, 2).unflatten(2, (h, w))
+        shift = self._as_map(shift)
+        if self.mask_scale > 1:
+            shift = F.interpolate(shift, logits.shape[-2:], mode="bilinear", align_corners=False)
+        return logits + shift
 
-    def _asked(self, features: Tensor, classes: Tensor) -> Tensor:
-        """Logits in the head's own layout, for each class that is asked about."""
+    def _as_map(self, values: Tensor) -> Tensor:
+        """Values in the head's own layout to (B, n, h, w)."""
+        if not self.has_tokens:
+            return values
+        if values.dim() == 4:
+            return values.permute(0, 3, 1, 2)
+        return values.transpose(1, 2).unflatten(2, self._token_grid(values.shape[1]))
+
+    def _asked(
+        self, features: Tensor, finer: list[Tensor], classes: Tensor
+    ) -> tuple[Tensor, list[Tensor], Tensor]:
+        """Features for each class that is asked about; what to add to their logits, in the head's layout."""
         if len(classes) != len(features):
-            features = features.repeat_interleave(len(classes) // len(features), 0)
+            times = len(classes) // len(features)
+            features, *finer = (values.repeat_interleave(times, 0) for values in (features, *finer))
         axis = -1 if self.has_tokens else 1
         features, shift = self.condition(features.movedim(axis, -1), classes)
-        return self.head(features.movedim(-1, axis)) + shift.movedim(-1, axis)
+        return features.movedim(-1, axis), finer, shift.movedim(-1, axis)
 
     def _token_grid(self, n_tokens: int) -> tuple[int, int]:
         """Rows and columns of the tokens: the patch embedding's own grid, else square.

@@ -10,7 +10,7 @@ from config import ALIASES, UserError
 from models import published
 from models.checkpoints import load_metadata, load_weights, save_safetensors
 from models.conditioning import LEARNED
-from models.explainer import Explainer
+from models.explainer import MASK_SCALES, Explainer
 from models.registry import pair_folder
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,9 @@ def read_explainer(path: str | Path, name: str | None = None) -> Explainer:
     metadata = load_metadata(path) if path.suffix == ".safetensors" and path.is_file() else {}
     name = name or metadata.get("explainer") or published_alias(load_weights(path), path)
     activation = metadata.get("activation", "sigmoid")
-    explainer = Explainer.untrained(name, activation, class_rows=stored_class_rows(path))
+    explainer = Explainer.untrained(
+        name, activation, class_rows=stored_class_rows(path), mask_scale=stored_mask_scale(path)
+    )
     load_explainer(path, explainer)
     return explainer
 
@@ -58,6 +60,22 @@ def stored_class_rows(path: Path) -> Tensor | int | None:
     return len(rows) if kind == LEARNED else rows
 
 
+def stored_mask_scale(path: Path) -> int:
+    """Scale of a file's masks, see `Explainer`; the authors' files have 1.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    if path.suffix != ".safetensors" or not path.is_file():
+        return 1
+    text = load_metadata(path).get("mask_scale", "1")
+    if str(text) not in map(str, MASK_SCALES):
+        raise UserError(
+            f"{path} says mask_scale '{text}', which is none of {MASK_SCALES}; is it one of ours?"
+        )
+    return int(text)
+
+
 def save_explainer(
     path: Path, explainer: Explainer, explainee_name: str, metadata: dict, half: bool = False
 ) -> None:
@@ -68,6 +86,8 @@ def save_explainer(
             key: value.half() if value.is_floating_point() else value for key, value in tensors.items()
         }
     names = {"explainer": explainer.name, "explainee": explainee_name, "activation": explainer.activation}
+    if explainer.mask_scale != 1:
+        names["mask_scale"] = explainer.mask_scale
     if explainer.condition is not None:
         names["class_conditional"] = explainer.condition.kind
     save_safetensors(path, tensors, names | metadata)

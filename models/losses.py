@@ -15,7 +15,7 @@ MASK_LOSSES = ("bce", "bce_probability", "l1", "entropy_softmax")
 
 @dataclass(frozen=True)
 class Objective:
-    """`prediction_loss_mul` * prediction loss + `mask_loss_mul` * mask loss + `order_loss_mul` * order loss.
+    """Weighted sum of prediction, mask, order and smoothness loss.
 
     Attributes:
         mask_loss: one of `MASK_LOSSES`, see `mask_loss`.
@@ -25,6 +25,7 @@ class Objective:
         is_ce_neg: with the inverse term, (L(f(x*m)) - L(f(x*(1-m)))) / 2.
         fill: what stands where the mask removes.
         order_loss_mul: weight of the order loss (0: the paper's objective), see `_order`.
+        smooth_loss_mul: weight of the smoothness loss (0: the paper's objective), see `total_variation`.
         order_samples: sizes that the mask is cut at in each step.
     """
 
@@ -35,6 +36,7 @@ class Objective:
     is_ce_neg: bool = False
     fill: str = "black"
     order_loss_mul: float = 0.0
+    smooth_loss_mul: float = 0.0
     order_samples: int = 2
 
     def __call__(
@@ -52,8 +54,8 @@ class Objective:
             step: of the training, one for all or (B,); decides at which sizes the order loss cuts the mask.
 
         Returns:
-            `loss`, `prediction_loss`, `mask_loss` and, where it has a weight, `order_loss`, each (B,),
-            without the weights in the latter three.
+            `loss`, `prediction_loss`, `mask_loss` and, where they have a weight, `order_loss` and
+            `smooth_loss`, each (B,), without the weights in all but the first.
         """
         maps = upsample(token_masks, images.shape[-2:])
         prediction = self._prediction(explainee, apply_mask(images, maps, self.fill), classes)
@@ -65,7 +67,10 @@ class Objective:
         losses = {"loss": loss, "prediction_loss": prediction, "mask_loss": mask}
         if self.order_loss_mul:
             losses["order_loss"] = self._order(explainee, images, maps[:, 0], classes, step)
-            losses["loss"] = loss + self.order_loss_mul * losses["order_loss"]
+            losses["loss"] = losses["loss"] + self.order_loss_mul * losses["order_loss"]
+        if self.smooth_loss_mul:
+            losses["smooth_loss"] = total_variation(token_masks)
+            losses["loss"] = losses["loss"] + self.smooth_loss_mul * losses["smooth_loss"]
         return losses
 
     def _order(self, explainee, images: Tensor, maps: Tensor, classes: Tensor, step: int | Tensor) -> Tensor:
@@ -100,6 +105,15 @@ class Objective:
         if getattr(explainee, "multi_label", False):
             return -F.logsigmoid(own)
         return F.cross_entropy(logits, classes, reduction="none")
+
+
+def total_variation(token_masks: Tensor) -> Tensor:
+    """Mean difference between neighbours, down plus across, of token masks (B, 1, h, w), each (B,).
+
+    Source: anisotropic total variation (Rudin et al. 1992), as masks are smoothed in Fong & Vedaldi 2017.
+    """
+    down, across = (token_masks.diff(dim=axis).abs().mean((1, 2, 3)) for axis in (2, 3))
+    return down + across
 
 
 def mask_loss(token_masks: Tensor, kind: str) -> Tensor:

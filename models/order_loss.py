@@ -11,6 +11,7 @@ from torch import Tensor
 
 SMALLEST, LARGEST = 0.05, 0.95  # shares of the pixels between which sizes are sampled
 _SOFTNESS = 0.2  # width of the cut, in standard deviations of the map
+_TINY = 1e-12  # keeps constant maps finite
 # Fractional parts of multiples of the golden ratio spread evenly over [0, 1).
 _GOLDEN = 0.6180339887498949
 
@@ -30,16 +31,18 @@ def sampled_shares(step: Tensor, n: int) -> Tensor:
 def cut(maps: Tensor, shares: Tensor) -> Tensor:
     """Masks (B, n, H, W) in (0, 1): near 1 on the most salient share of the pixels, near 0 elsewhere.
 
-    The value at which a map is cut and the cut's width count as constants in the backward pass.
+    Only the order counts: maps are standardised first, gradients and all, since each pixel alone would gain
+    by any rise. The value at which a standardised map is cut counts as a constant in the backward pass.
 
     Args:
         maps: (B, H, W).
         shares: (B, n) in [0, 1].
     """
     flat = maps.flatten(1)
+    flat = flat - flat.mean(1, keepdim=True)
+    flat = flat / flat.square().mean(1, keepdim=True).add(_TINY).sqrt()
     n_pixels = flat.shape[1]
     values = flat.detach().sort(dim=1, descending=True).values
     counts = (shares * n_pixels).round().long().clamp(1, n_pixels - 1)
     level = values.gather(1, counts)[..., None]
-    width = _SOFTNESS * values.std(1).clamp(min=torch.finfo(flat.dtype).eps)[:, None, None]
-    return torch.sigmoid((flat[:, None] - level) / width).unflatten(2, maps.shape[1:])
+    return torch.sigmoid((flat[:, None] - level) / _SOFTNESS).unflatten(2, maps.shape[1:])

@@ -42,8 +42,7 @@ def evaluate(options: PerturbationOptions) -> dict[str, dict]:
         speed_up(options, explainee)
         images = rebuild(run["dataset"], explainee.input_size)
         chosen = from_manifest(options.run_folder / "manifest.csv", images)
-        scorer = UnitScorer(explainee, images, chosen, metrics, score_class, options, device)
-        return lambda unit: scorer.score(unit, folder / "parts" / f"{unit.index[0]:06d}")
+        return UnitScorer(explainee, images, chosen, metrics, score_class, options, device).score
 
     names = [metric.name for metric in metrics]
     parts = results.score_units(options, folder, run, PROTOCOL, prepare, names)

@@ -1,6 +1,5 @@
 """Scores the maps of one mask file, piece by piece, so that a killed evaluation loses minutes at most."""
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +49,7 @@ class UnitScorer:
 
         Args:
             unit: the maps.
-            pieces: folder for what is done already; removed at the end.
+            pieces: folder for what is done already.
 
         Returns:
             `index` and `scored` (N,), `variants`, `values` (variants, N, metrics), and
@@ -74,7 +73,6 @@ class UnitScorer:
         arrays = {
             key: np.concatenate([part[key] for part in parts], axis=1) for key in parts[0] if key != "metrics"
         }
-        shutil.rmtree(pieces)
         return {"index": unit.index, "scored": scored, "variants": np.array(unit.variants)} | arrays
 
     def _is_done(self, path: Path) -> bool:

@@ -64,7 +64,4 @@ def _check(options: ReportOptions) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    try:
-        replace_file(path, lambda temporary: Path(temporary).write_text(text, encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    replace_file(path, lambda temporary: Path(temporary).write_text(text, encoding="utf-8"))

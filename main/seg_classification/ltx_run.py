@@ -149,7 +149,8 @@ def candidates(options: FinetuneOptions) -> dict[str, int]:
     if options.RUN_BASE_MODEL:
         return {"pltx": 1}
     n = options.n_epochs_to_optimize_stage_b
-    return {"pltx": 1, "last": 1, "best_loss": n, "best_pos": n, "best_neg": n}
+    selected = {"best_pos": n, "best_neg": n} if options.select_best else {}
+    return {"pltx": 1, "last": 1, "best_loss": n} | selected
 
 
 def finetune_settings(options: FinetuneOptions, explainer: Explainer, checkpoint: Path) -> Settings:
@@ -163,6 +164,8 @@ def finetune_settings(options: FinetuneOptions, explainer: Explainer, checkpoint
         raise UserError("--n_epochs_to_optimize_stage_b, --batch-size and --unit-size must be at least 1")
     if options.lr is not None and options.finetune_lr != "released":
         log.warning("--lr has no effect without --finetune-lr released; the constant rate is --finetune-lr")
+    if options.early_stop and not options.select_best:
+        raise UserError("--early-stop True stops by the scores that --select-best False leaves out")
     schedule, moments, lr = None, None, 0.0
     if options.finetune_lr == "released" and not options.RUN_BASE_MODEL:
         schedule, moments = _released(checkpoint, explainer, options.lr or RELEASED_PEAK)
@@ -179,6 +182,7 @@ def finetune_settings(options: FinetuneOptions, explainer: Explainer, checkpoint
         slots=batch_size,
         schedule=schedule,
         moments=moments,
+        select=options.select_best,
     )
 
 

@@ -65,7 +65,7 @@ def pretrain(
     folder = run_folder(options)
     record = explainee_record(options, explainee)
     explainee = model_to_explain(explainee, options)
-    explainer = new_explainer(options, explainee).to(device)
+    explainer = new_explainer(options, explainee, options.mask_scale or 1).to(device)
     if options.class_conditional and not options.randomise_weights:
         print(f"starts from {start_from_plain(options, explainer) or 'a fresh head'}")
     plan = make_plan(options, len(train))

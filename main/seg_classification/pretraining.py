@@ -17,8 +17,11 @@ from tqdm import tqdm
 from config import UserError
 from datasets.base import ImageSet
 from datasets.build import groups
+from main.claims import claimed
 from main.distributed import World
 from main.perturbation_eval.curves import auc, read_class, removal_curve
+from main.run_folder import check_same_run
+from main.seg_classification.plan import Plan
 from main.seg_classification.questions import (
     answer_losses,
     draw_questions,
@@ -26,7 +29,7 @@ from main.seg_classification.questions import (
     random_rows,
 )
 from main.speed import pins, to_device
-from models.checkpoints import load_state, replace_file, save_state
+from models.checkpoints import load_state, remove_leftovers, replace_file, save_state
 from models.explainee import Explainee
 from models.explainer import Explainer
 from models.explainer_files import save_explainer
@@ -35,7 +38,6 @@ from models.masking import upsample
 
 log = logging.getLogger(__name__)
 
-WARM_UP_SHARE = 5  # warm-up takes a fifth of the schedule
 STATE_FILE, EPOCHS_FILE = "state.pt", "epochs.csv"
 _CHECK_EVERY = 50  # steps between looks at the loss on CUDA, where each waits for the device
 
@@ -43,52 +45,6 @@ _CHECK_EVERY = 50  # steps between looks at the loss on CUDA, where each waits f
 def _sum_type(device: torch.device) -> torch.dtype:
     """Sums over an epoch are float64, where the device has it."""
     return torch.float32 if device.type == "mps" else torch.float64
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How an explainer is pretrained.
-
-    Attributes:
-        n_epochs: passes over the training images.
-        batch_size: images per step.
-        lr: peak of the schedule.
-        weight_decay: of AdamW.
-        schedule_images: images per epoch that the schedule is sized on (released: 50,000, whatever is used).
-        by_target: train on the true class, else on the predicted one.
-        score_class: "explained", "target" or "predicted", for the validation POS.
-        seed: of the order of images.
-        checkpoints: keep `last` and `best`.
-        half: store them in float16.
-        save_every: steps between saves of the resumable state.
-        num_workers: processes that read images.
-        accumulate: parts that this process takes its share of a step in.
-    """
-
-    n_epochs: int
-    batch_size: int
-    lr: float
-    weight_decay: float
-    schedule_images: int
-    by_target: bool
-    score_class: str = "explained"
-    seed: int = 42
-    checkpoints: bool = True
-    half: bool = False
-    save_every: int = 200
-    num_workers: int = 0
-    accumulate: int = 1
-
-    def rate(self, step: int) -> float:
-        """Learning rate of update `step` (from 0): linear warm-up over a fifth, then linear decay to 0."""
-        total = max(1, self.schedule_images // self.batch_size) * self.n_epochs
-        warm_up = max(1, total // WARM_UP_SHARE)
-        share = step / warm_up if step < warm_up else max(0.0, (total - step) / max(1, total - warm_up))
-        return self.lr * share
-
-    def highest_rate(self, n_images: int) -> float:
-        """The rate that training on `n_images` really reaches."""
-        return max(self.rate(step) for step in range(math.ceil(n_images / self.batch_size) * self.n_epochs))
 
 
 @dataclass
@@ -143,15 +99,30 @@ class Trainer:
 
         Args:
             on_epoch: called after each epoch with this trainer and the first validation batch (for pictures).
+
+        Raises:
+            UserError: the loss is no longer finite, the folder cannot be written, or another process trains
+                in it.
         """
-        self._resume()
-        while self.epoch < self.plan.n_epochs:
-            self._train_epoch()
-            row, first = self.validate()
-            self._end_epoch(row)
-            if self.world.is_main:
-                on_epoch(self, first)
+        with contextlib.ExitStack() as claims:
+            self.world.first(lambda: self.world.is_main and claims.enter_context(self._claim()))
+            self._resume()
+            while self.epoch < self.plan.n_epochs:
+                self._train_epoch()
+                row, first = self.validate()
+                self._end_epoch(row)
+                if self.world.is_main:
+                    on_epoch(self, first)
+                self._save_state()  # the last: what is written before it is written again after a kill
         return self.rows
+
+    @contextlib.contextmanager
+    def _claim(self):
+        """Keeps other launches out of the folder, and clears away what killed ones were writing."""
+        with claimed(self.folder, [0], "the same training"):
+            for name in (STATE_FILE, EPOCHS_FILE, "last.*", "best.*", "pictures/*"):
+                remove_leftovers(self.folder / name)
+            yield
 
     def classes_of(self, images: Tensor, labels: Tensor) -> Tensor:
         """(B,) class that each mask explains."""
@@ -281,7 +252,6 @@ class Trainer:
                 if is_best:
                     self._save_weights("best")
             self._write_epochs()
-        self._save_state()
         log.info("%s", json.dumps(row))
 
     def _all_sums(self, sums: dict[str, Tensor | float]) -> dict[str, float]:
@@ -315,6 +285,7 @@ class Trainer:
             return
         state = {"explainer": self.explainer.state_dict(), "optimizer": self.optimizer.state_dict()}
         state |= {"epoch": self.epoch, "batch": self.batch, "step": self.step, "rows": self.rows}
+        state["run_hash"] = self.metadata.get("run_hash")
         save_state(self.folder / STATE_FILE, state | {"sums": sums, "seconds": self.seconds})
 
     def _resume(self) -> None:
@@ -322,6 +293,8 @@ class Trainer:
         if not path.is_file():
             return
         state = load_state(path)
+        if None not in (state.get("run_hash"), self.metadata.get("run_hash")):
+            check_same_run(state["run_hash"], self.metadata["run_hash"], path)
         self.explainer.load_state_dict(state["explainer"])
         self.optimizer.load_state_dict(state["optimizer"])
         for name in ("epoch", "batch", "step", "rows", "sums", "seconds"):

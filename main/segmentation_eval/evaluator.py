@@ -39,7 +39,7 @@ def evaluate(options: SegmentationOptions) -> dict[str, dict]:
     folder = _results_folder(options, run, images)
 
     def prepare():
-        return lambda unit: score_unit(images, chosen, unit, read_as, options.num_workers)
+        return lambda unit, _: score_unit(images, chosen, unit, read_as, options.num_workers)
 
     parts = results.score_units(options, folder, run, PROTOCOL, prepare)
     return {} if parts is None else _add_up(folder, options, run, images, chosen, read_as, parts)

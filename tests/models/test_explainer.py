@@ -7,7 +7,7 @@ import torch
 from config import UserError
 from models.checkpoints import load_safetensors
 from models.explainer import Explainer
-from models.explainer_files import find_explainer, load_explainer, save_explainer
+from models.explainer_files import find_explainer, load_explainer, read_explainer, save_explainer
 from models.registry import InputSpec, create_model
 
 HALF = (0.5, 0.5, 0.5)
@@ -309,3 +309,67 @@ def test_digits_explainer_has_an_8x8_grid(digits_weights):
     explainee = Explainee.from_name("vit_digits", digits_weights.explainee)
     assert Explainer.for_explainee("vit_digits", explainee).grid == (8, 8)
     assert create_model("vit_digits").num_classes == 10
+
+
+# Masks finer than the tokens.
+
+
+def scaled(name, scale):
+    torch.manual_seed(0)
+    build, size, grid = BACKBONES[name]
+    explainer = Explainer(build(), InputSpec(size, HALF, HALF), name, mask_scale=scale)
+    return explainer, size, tuple(scale * side for side in grid)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("scale", [2, 4])
+def test_mask_scale_multiplies_the_grid(name, scale):
+    explainer, size, grid = scaled(name, scale)
+    masks = explainer(torch.rand(2, 3, *size))
+    assert masks.shape == (2, 1, *grid) and explainer.grid == grid
+    assert masks.min() > 0 and masks.max() < 1
+    masks.sum().backward()
+    assert not [key for key, value in explainer.trainable().items() if value.grad is None]
+
+
+def test_values_of_a_token_lie_in_its_patch():
+    explainer, size, _ = scaled("vit_not_square", 2)
+    tokens = torch.arange(12.0).view(1, 12, 1)
+    explainer.backbone.forward_features = lambda x: torch.nn.functional.pad(tokens, (0, 0, 1, 0))
+    explainer.head = torch.nn.Conv1d(12, 12, 1)
+    explainer.head.forward = lambda features: features + torch.arange(4) / 10
+    logits = torch.logit(explainer(torch.rand(1, 3, *size)))[0, 0]
+    for row in range(4):
+        for column in range(12):
+            token = row // 2 * 6 + column // 2
+            wanted = token + (row % 2 * 2 + column % 2) / 10
+            assert abs(logits[row, column].item() - wanted) < 1e-3 * max(1, 2.718 ** (wanted - 6))
+
+
+def test_a_cnn_reads_the_stages_of_the_finer_grids():
+    explainer, size, _ = scaled("resnet", 4)
+    stages = explainer.backbone.forward_intermediates(torch.rand(1, 3, *size), intermediates_only=True)
+    assert [tuple(stages[i].shape[-2:]) for i in explainer._stages] == [(12, 8), (6, 4)]
+
+
+def test_a_cnn_whose_stages_timm_does_not_give(monkeypatch):
+    monkeypatch.delattr(type(BACKBONES["resnet"][0]()), "forward_intermediates")
+    explainer, size, grid = scaled("resnet", 4)
+    assert explainer._stages == [] and explainer(torch.rand(1, 3, *size)).shape[-2:] == grid
+
+
+def test_no_such_mask_scale():
+    with pytest.raises(UserError, match="--mask-scale 3: choose from 1, 2, 4, 8"):
+        scaled("vit", 3)
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "test_efficientnet"])
+def test_mask_scale_is_stored(tmp_path, name):
+    torch.manual_seed(0)
+    explainer = Explainer.untrained(name, mask_scale=2)
+    save_explainer(tmp_path / "best.safetensors", explainer, "some_model", {})
+    found = read_explainer(tmp_path / "best.safetensors")
+    images = torch.rand(1, 3, *explainer.input_size)
+    assert found.mask_scale == 2 and torch.equal(found(images), explainer(images))
+    with pytest.raises(UserError, match="does not fit explainer"):
+        load_explainer(tmp_path / "best.safetensors", Explainer.untrained(name))

@@ -141,16 +141,28 @@ def test_order_loss_formula(case, fill):
     for share in sampled_shares(torch.tensor([4]), 2)[0].tolist():
         for i, row in enumerate(maps.flatten(1).numpy()):
             level = np.sort(row)[::-1][round(share * SIDE * SIDE)]
-            kept = 1 / (1 + np.exp(-(row - level) / (0.2 * row.std(ddof=1))))
+            kept = 1 / (1 + np.exp(-(row - level) / (0.2 * row.std())))
             for mask, wanted in ((kept, True), (1 - kept, False)):
                 shown = torch.tensor(mask).view(1, 1, SIDE, SIDE)
                 logits = explainee(apply_mask(images[i : i + 1], shown, fill))[0].numpy()
                 p = np.exp(logits[classes[i]]) / np.exp(logits).sum()
                 expected[i] -= math.log(p if wanted else 1 - p) / 2
-    np.testing.assert_allclose(found["order_loss"].numpy(), expected, rtol=1e-9)
+    np.testing.assert_allclose(found["order_loss"].numpy(), expected, rtol=1e-6)
     np.testing.assert_allclose(
-        found["loss"].numpy(), (found["prediction_loss"] + 3 * expected).numpy(), rtol=1e-9
+        found["loss"].numpy(), (found["prediction_loss"] + 3 * expected).numpy(), rtol=1e-6
     )
+
+
+def test_smoothness_loss_is_the_total_variation(case):
+    explainee, images, t, classes = case
+    plain = Objective(order_loss_mul=1.0)(explainee, images, t, classes)
+    found = Objective(order_loss_mul=1.0, smooth_loss_mul=2.0)(explainee, images, t, classes)
+    masks = t.numpy()[:, 0]
+    down = np.abs(np.diff(masks, axis=1)).mean((1, 2))
+    across = np.abs(np.diff(masks, axis=2)).mean((1, 2))
+    np.testing.assert_allclose(found["smooth_loss"].numpy(), down + across, rtol=1e-9)
+    np.testing.assert_allclose(found["loss"].numpy(), plain["loss"].numpy() + 2 * (down + across), rtol=1e-9)
+    assert "smooth_loss" not in plain
 
 
 def test_order_loss_of_a_multi_label_explainee_is_that_of_two_classes(case):

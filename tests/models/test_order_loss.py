@@ -27,20 +27,26 @@ def test_most_of_the_mask_lies_on_the_most_salient_share():
         torch.testing.assert_close(masks[:, k].mean((1, 2)), torch.full((2,), share), rtol=0, atol=0.05)
 
 
-def test_formula_and_gradient():
-    maps = torch.rand(
-        1, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
-    ).requires_grad_()
-    weights = torch.rand(1, 1, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+def test_formula():
+    maps = torch.rand(1, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     masks = cut(maps, torch.tensor([[0.5]]))
-    (masks * weights).sum().backward()
-    values = maps.detach().numpy().ravel()
-    level, width = np.sort(values)[::-1][8], 0.2 * values.std(ddof=1)
+    values = maps.numpy().ravel()
+    level, width = np.sort(values)[::-1][8], 0.2 * values.std()
     soft = 1 / (1 + np.exp(-(values - level) / width))
-    np.testing.assert_allclose(masks.detach().numpy().ravel(), soft, rtol=1e-9)
-    np.testing.assert_allclose(
-        maps.grad.numpy().ravel(), soft * (1 - soft) / width * weights.numpy().ravel(), rtol=1e-6
-    )
+    np.testing.assert_allclose(masks.numpy().ravel(), soft, rtol=1e-7)
+
+
+def test_level_and_contrast_neither_count_nor_get_a_gradient():
+    maps = torch.rand(2, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    weights = torch.rand(2, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    shares = torch.tensor([[0.1, 0.5, 0.9]]).expand(2, 3)
+    torch.testing.assert_close(cut(0.3 * maps + 0.2, shares), cut(maps, shares), rtol=1e-6, atol=1e-9)
+    maps.requires_grad_()
+    (cut(maps, shares) * weights).sum().backward()
+    assert maps.grad.abs().max() > 0.1
+    for direction in (torch.ones_like(maps), maps.detach()):
+        along = (maps.grad * direction).sum((1, 2))
+        torch.testing.assert_close(along, torch.zeros_like(along), rtol=0, atol=1e-7)
 
 
 def test_a_constant_map_has_a_finite_gradient():

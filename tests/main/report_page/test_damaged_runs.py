@@ -1,4 +1,4 @@
-"""Run folders whose files were changed at random: what reads them reads them, or says in a line what is wrong."""
+"""Run folders with files changed at random: what reads them does so, or says in a line what is wrong."""
 
 import pytest
 

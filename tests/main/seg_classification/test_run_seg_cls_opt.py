@@ -121,6 +121,7 @@ def test_pltx_alone(ltx, tmp_path):
     [
         (["--optimize-by-pos", "False"], ["best_loss", "best_neg", "last", "pltx"]),
         (["--early-stop", "True"], ["best_pos", "pltx"]),
+        (["--select-best", "False"], ["best_loss", "last", "pltx"]),
     ],
 )
 def test_variants(ltx, tmp_path, flags, variants):
@@ -304,6 +305,8 @@ def test_unreadable_image_keeps_what_was_made(ltx, write_images, tmp_path):
         (["--finetune-lr", "released"], "best.pt does not exist"),
         (["--n_epochs_to_optimize_stage_b", "0"], "must be at least 1"),
         (["--batch-size", "0"], "must be at least 1"),
+        (["--early-stop", "True", "--select-best", "False"], "stops by the scores that --select-best False"),
+        (["--mask-scale", "2"], "holds an explainer of scale 1"),
         (["--unit-size", "0"], "must be at least 1"),
         (["--shard-index", "1"], "--num-shards and --shard-index belong together"),
     ],

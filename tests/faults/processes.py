@@ -1,0 +1,105 @@
+"""Scripts in real processes that start at once: forked from a server that has imported everything already.
+
+    run = Run(tmp_path, "ltx", argv, patch=first_then_wait)   # starts it
+    result = run.wait()
+
+`patch` is a function of a module that a test imports; it is called in the process before the script.
+"""
+
+import functools
+import logging
+import multiprocessing
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from timm.layers import set_fused_attn
+
+from config import BaselineOptions, FinetuneOptions, PerturbationOptions, PretrainOptions
+from main import cli, pictures
+from main.baselines import baseline_run, run_baselines
+from main.perturbation_eval import evaluator, run_perturbation_eval
+from main.seg_classification import ltx_run, pretrain_run, run_seg_cls, run_seg_cls_opt
+from tests.conftest import ScriptResult
+
+SCRIPTS = {
+    "pretraining": (PretrainOptions, run_seg_cls.main),
+    "ltx": (FinetuneOptions, run_seg_cls_opt.main),
+    "baselines": (BaselineOptions, run_baselines.main),
+    "evaluation": (PerturbationOptions, run_perturbation_eval.main),
+}
+# The scripts import these within `main`; the server has them then.
+IMPORTED = (baseline_run, evaluator, ltx_run, pretrain_run)
+
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["tests.faults.processes"])
+
+
+class Run:
+    """A script that runs in a process of its own, from its start on.
+
+    Args:
+        folder: for its output.
+        script: one of `SCRIPTS`.
+        argv: its command line.
+        patch: called in the process before the script.
+    """
+
+    def __init__(self, folder: Path, script: str, argv: list, patch: Callable[[], object] | None = None):
+        number = len(list(folder.glob("*.out")))
+        self._out, self._err = folder / f"{number}.out", folder / f"{number}.err"
+        self._out.touch()
+        arguments = (script, [str(part) for part in argv], self._out, self._err, patch)
+        self.process = SERVER.Process(target=_work, args=arguments)
+        self.process.start()
+
+    def wait(self, seconds: float = 300) -> ScriptResult:
+        """Its exit code and output, at its end."""
+        self.process.join(seconds)
+        if self.process.exitcode is None:
+            self.process.kill()
+            self.process.join()
+        return ScriptResult(self.process.exitcode, self._out.read_text(), self._err.read_text())
+
+
+def _work(script: str, argv: list[str], out: Path, err: Path, patch) -> None:
+    for stream, path in ((1, out), (2, err)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
+    sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
+    logging.getLogger().handlers.clear()
+    torch.set_num_threads(1)
+    set_fused_attn(False)
+    pictures._save = _save_empty
+    options_class, main = SCRIPTS[script]
+    code = 0
+    try:
+        if patch is not None:
+            patch()
+        cli.run_script(options_class, main, argv)
+    except SystemExit as stop:
+        code = stop.code
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _save_empty(figure, path) -> None:
+    """Pictures are written empty: drawing them would take most of a test's time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"")
+
+
+def both(*patches: Callable[[], object]) -> Callable[[], object]:
+    """Patches one after the other."""
+    return functools.partial(_all, patches)
+
+
+def _all(patches) -> None:
+    for patch in patches:
+        patch()
