@@ -67,6 +67,40 @@ ALIASES = {
 }
 
 
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """Default values that a recipe gives to options, and where.
+
+    Attributes:
+        values: by name of the option (the field of a dataclass below).
+        stage: only in `pretraining`, or only in `finetuning` (LTX masks, `explain.py`); default: in both.
+        explainer: only for the explainer of this alias or timm name, or for those of this kind, `tokens` or
+            `feature_map` (CNNs); default: for all.
+    """
+
+    values: dict[str, Any]
+    stage: str | None = None
+    explainer: str | None = None
+
+
+RELEASED = "released"
+# Recipes by name: the options' defaults below are those of `released`, the others change some. Of two rules
+# that set the same option the later one counts; a flag that is given counts more than any rule. Renaming one
+# renames the folders of its checkpoints (`recipe_suffix`).
+RECIPES: dict[str, tuple[Rule, ...]] = {
+    RELEASED: (),
+    "ordered": (
+        Rule(values={"mask_loss": "l1", "mask_loss_mul": 1.0, "order_loss_mul": 1.0}),
+        Rule(values={"finetune_lr": "2e-4"}, stage="finetuning"),
+    ),
+}
+
+
+def recipe_suffix(recipe: str) -> str:
+    """What the names of folders end in that hold what a recipe made; nothing for `released`."""
+    return "" if recipe == RELEASED else f"-{recipe}"
+
+
 def option(default, help, *, flag=None, choices=None, metavar=None, group=None, free=False):
     """A dataclass field that `main.cli` turns into a flag.
 
@@ -187,6 +221,15 @@ class ExplaineeOptions(ModelOptions):
 class ExplainerOptions:
     """The model that explains, and its training objective."""
 
+    stage: ClassVar[str] = "finetuning"
+
+    recipe: str = option(
+        RELEASED,
+        "defaults of the objective and its training, and the explainer that was pretrained with them: the "
+        "paper's (released) or our own; any flag that is given beats its recipe",
+        choices=tuple(RECIPES),
+        group="models",
+    )
     explainer_model_name: str | None = option(
         None, "alias or timm name of the explainer (default: as the explainee)", group="models"
     )
@@ -333,6 +376,7 @@ class PlaceOptions:
 class PretrainOptions(RunOptions, SpeedOptions, PlaceOptions, ImageOptions, PairOptions):
     """`run_seg_cls.py`: pLTX pretraining."""
 
+    stage: ClassVar[str] = "pretraining"
     ignored_flags: ClassVar[tuple[str, ...]] = (
         "--RUN-BASE-MODEL", "--optimize-by-pos", "--n_epochs_to_optimize_stage_b",
     )  # fmt: skip
@@ -619,6 +663,7 @@ class DemoOptions(RunOptions, PlaceOptions, ImageOptions, DownloadOptions):
     """`main/demo.py`: the whole method in one command."""
 
     explainee_model_name: str = option("vit_digits", "alias or timm name of explainee and explainer")
+    recipe: str = option(RELEASED, "how explainer and masks are trained", choices=tuple(RECIPES))
     n_images: int = option(64, "held-out images that are explained")
     train_images: int = option(
         2000, "images that the explainer is trained on (photographs: at most what is left)"

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import config
 from config import UserError
+from main.recipes import with_recipe
 
 if TYPE_CHECKING:
     import torch
@@ -46,7 +47,8 @@ def parse(options_class: type, argv: list[str] | None = None, description: str |
 
     A flag has its field's name with dashes (or the name the field asks for). Booleans take `True` / `False`,
     or stand alone for true. A field without a flag prefix in its metadata (`flag="NAME"`) is positional.
-    Flags of the published commands that have no effect here are accepted with a warning.
+    Flags of the published commands that have no effect here are accepted with a warning. What is not given
+    is as the recipe has it, where the options have one.
 
     Raises:
         UserError: an unknown flag, a missing or a wrong value.
@@ -56,7 +58,7 @@ def parse(options_class: type, argv: list[str] | None = None, description: str |
         formatter_class=_HelpFormatter,
         allow_abbrev=False,
     )
-    groups = {}
+    groups, untold = {}, object()
     hints = typing.get_type_hints(options_class)
     for field in dataclasses.fields(options_class):
         title = field.metadata["group"] or "options"
@@ -65,12 +67,18 @@ def parse(options_class: type, argv: list[str] | None = None, description: str |
     ignored = config.IGNORED_FLAGS + getattr(options_class, "ignored_flags", ())
     for flag in ignored:
         parser.add_argument(flag, nargs="?", const="", dest=f"ignored{flag}", help=argparse.SUPPRESS)
-    given = vars(parser.parse_args(argv))
+    # What is there already gets no default, so that only what is given changes.
+    untouched = argparse.Namespace(**{field.name: untold for field in dataclasses.fields(options_class)})
+    given = vars(parser.parse_args(argv, untouched))
     for flag in ignored:
         name = f"ignored{flag}"
         if given.pop(name) is not None:
             logging.getLogger(__name__).warning("%s has no effect here and is ignored", flag)
-    return options_class(**{name: tuple(v) if isinstance(v, list) else v for name, v in given.items()})
+    told = {name: value for name, value in given.items() if value is not untold}
+    return with_recipe(
+        options_class,
+        {name: tuple(value) if isinstance(value, list) else value for name, value in told.items()},
+    )
 
 
 def arguments(options_class: type, values: dict[str, Any]) -> list[str]:

@@ -12,7 +12,7 @@ from PIL import Image
 from tqdm import tqdm
 
 import config
-from config import ExplainOptions, UserError
+from config import RELEASED, ExplainOptions, UserError, recipe_suffix
 from datasets.base import to_tensor
 from datasets.classes import find_class, short_name
 from datasets.manifest import write_manifest
@@ -74,10 +74,10 @@ def make_plan(options: ExplainOptions, explainee: Explainee, names: list[str]) -
         raise UserError(f"--batch-size {options.batch_size}: wanted at least 1")
     targets = tuple(dict.fromkeys(find_class(text, names) for text in options.target_class or ()))
     explainer, source = _explainer(options, explainee)
-    defaults = defaults_of(explainer)
+    defaults = defaults_of(explainer, options.recipe)
     steps = options.steps
     if steps is None:
-        steps = default_steps(explainer, bool(targets))
+        steps = default_steps(explainer, bool(targets), options.recipe)
     if steps == 0 and targets and not explainer.class_conditional:
         log.warning("--steps 0: one forward pass depends on no class; the mask is the same for every class")
     lr = defaults.lr if options.finetune_lr is None else options.finetune_lr
@@ -93,7 +93,7 @@ def _explainer(options: ExplainOptions, explainee: Explainee) -> tuple[Explainer
         explainer, path, _ = pretrained_explainer(trained, explainee)
         return explainer, str(path)
     except NoExplainerError:
-        if options.explainer_checkpoint is not None:
+        if options.explainer_checkpoint is not None or options.recipe != RELEASED:
             raise
     fresh = dataclasses.replace(options, activation_function=activation or "softmax")
     return new_explainer(
@@ -150,7 +150,7 @@ def open_folder(
     if options.run_name is not None:
         return root / options.run_name, open_run(root / options.run_name, options, identity, record)
     what = stems(pictures.names)[0] if len(pictures) == 1 else pictures.root.name
-    name = f"explain-{what}-{explainee.name}-{plan.method}"
+    name = f"explain-{what}-{explainee.name}-{plan.method}{recipe_suffix(options.recipe)}"
     for folder in (root / (name if number == 1 else f"{name}-{number}") for number in range(1, 1000)):
         try:
             return folder, open_run(folder, options, identity, record)

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from config import ALIASES, DIGITS, ExplaineeOptions, ExplainerOptions, PairOptions, UserError
+from config import ALIASES, DIGITS, RELEASED, ExplaineeOptions, ExplainerOptions, PairOptions, UserError
 from datasets.base import ImageSet
 from datasets.build import open_images, open_segmentation
 from datasets.imagenet import check_labels
@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 # Metadata of an explainer that was pretrained for a model with random weights.
 RANDOMISED_EXPLAINEE = "randomised_explainee"
+# Metadata that names the recipe of a pretraining; files without it are of the released one.
+RECIPE = "recipe"
 
 
 def explainer_name(options: PairOptions) -> str:
@@ -84,6 +86,7 @@ def explainer_path(options: PairOptions) -> Path:
         options.train_model_by_target_gt_class,
         options.explainer_checkpoint,
         options.class_conditional,
+        options.recipe,
     )
 
 
@@ -229,6 +232,8 @@ def pretrained_explainer(options: PairOptions, explainee: Explainee) -> tuple[Ex
         )
     metadata = load_explainer(path, explainer)
     log.info("pLTX explainer: %s", path)
+    if (trained := metadata.get(RECIPE, RELEASED)) != options.recipe:
+        log.warning("%s was pretrained with --recipe %s, not with %s", path, trained, options.recipe)
     return explainer, path, metadata
 
 

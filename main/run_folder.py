@@ -69,18 +69,18 @@ def open_run(folder: Path, options, identity: dict[str, Any], record: dict[str, 
         UserError: the folder holds a run of another configuration; the message names the difference.
     """
     identity = _plain({"options": resolved_options(options, only_identity=True)} | identity)
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     path = Path(folder) / "run.json"
     if path.is_file():
         existing = read_run(folder)
-        if existing["hash"] != digest:
+        identity = _as_known_to(existing, identity, options)
+        if existing["hash"] != _digest(identity):
             difference = "; ".join(_differences(existing["identity"], identity)) or "unknown"
             raise UserError(
                 f"{folder} holds a run of another configuration ({difference}); choose another --run-name, "
                 "or delete the folder"
             )
         return existing
-    run = {"hash": digest, "identity": identity, **_plain(record or {})}
+    run = {"hash": _digest(identity), "identity": identity, **_plain(record or {})}
     run |= {
         "options": resolved_options(options),
         "command": [config.portable_path(Path(part)) if part.endswith(".py") else part for part in sys.argv],
@@ -88,6 +88,20 @@ def open_run(folder: Path, options, identity: dict[str, Any], record: dict[str, 
     run |= {"versions": versions(), "created": datetime.now(UTC).isoformat(timespec="seconds")}
     write_json(path, run)
     return run
+
+
+def _digest(identity: dict) -> str:
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def _as_known_to(run: dict, identity: dict, options) -> dict:
+    """The identity without options at their defaults that the version which began a run did not have."""
+    known = run["identity"]["options"]
+    defaults = {field.name: _plain(field.default) for field in dataclasses.fields(options)}
+    kept = {
+        name: value for name, value in identity["options"].items() if name in known or value != defaults[name]
+    }
+    return identity | {"options": kept}
 
 
 def read_run(folder: Path) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from config import UserError
 
 # The same examples in every run and on every machine, and nothing kept between runs.
 DETERMINISTIC = settings(
-    derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck), max_examples=60
+    derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck), max_examples=25
 )
 N_EXAMPLES = int(os.environ.get("LTX_FUZZ_EXAMPLES", 30))
 _SECONDS_EACH = 20

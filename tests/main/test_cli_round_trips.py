@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 import config
 from config import FinetuneOptions, UserError
 from main import cli
+from main.recipes import with_recipe
 from main.run_folder import resolved_options
 from tests.mutations import DETERMINISTIC
 
 CLASSES = [
     options_class
-    for name, options_class in inspect.getmembers(config, inspect.isclass)
-    if dataclasses.is_dataclass(options_class) and name.endswith("Options")
+    for _, options_class in inspect.getmembers(config, inspect.isclass)
+    if dataclasses.is_dataclass(options_class) and options_class.__doc__.startswith("`")  # of a script
 ]
 # No NUL (no operating system passes one on), no surrogates (they are no text), and not empty.
 TEXT = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), min_size=1, max_size=12)
@@ -60,7 +61,14 @@ def any_of(options_class) -> st.SearchStrategy:
     """Any instance of a dataclass of options."""
     hints = typing.get_type_hints(options_class)
     fields = dataclasses.fields(options_class)
-    return st.builds(options_class, **{f.name: values_of(f, hints[f.name]) for f in fields})
+    made = st.builds(options_class, **{f.name: values_of(f, hints[f.name]) for f in fields})
+    return made.filter(_can_be_asked_for)
+
+
+def _can_be_asked_for(options) -> bool:
+    """No command line leaves open (None) what its recipe sets."""
+    told = {name: value for name, value in vars(options).items() if value is not None}
+    return with_recipe(type(options), told) == options
 
 
 def test_every_script_has_its_options_here():
