@@ -9,6 +9,7 @@ import dataclasses
 import errno
 import json
 import logging
+import os
 import sys
 import types
 import typing
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 # Options that name what a script makes, and a folder whose reader says more than that it is not there.
 _NOT_CHECKED = ("output", "default_root_dir", "segmentation_root")
 
+_LOG_SECONDS = 30.0
 # Full disks and quotas, read-only ones, broken ones, too many open files, no memory for another process.
 _OF_THE_MACHINE = {
     getattr(errno, name, None)
@@ -248,6 +250,34 @@ def pick_device(name: str) -> "torch.device":
     if name == "cuda" and torch.cuda.device_count() > 1:
         return torch.device(name, place()[2] % torch.cuda.device_count())
     return torch.device(name)
+
+
+class _Lines:
+    """A stream that gets each state of a progress bar as a line of its own."""
+
+    def __init__(self, stream):
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        text = text.strip()
+        if text:
+            self._stream.write(text + "\n")
+
+    def __getattr__(self, name: str):
+        return getattr(self._stream, name)
+
+
+def progress_bar(iterable: Iterable | None = None, desc: str | None = None, **arguments) -> "tqdm":
+    """A progress bar; where there is no terminal, lines half a minute apart, for a log of days.
+
+    tqdm's environment variable TQDM_MININTERVAL sets other seconds.
+    """
+    from tqdm import tqdm
+
+    if not sys.stderr.isatty():
+        seconds = float(os.environ.get("TQDM_MININTERVAL", _LOG_SECONDS))
+        arguments |= {"file": _Lines(sys.stderr), "mininterval": seconds, "maxinterval": seconds}
+    return tqdm(iterable, desc, **arguments)
 
 
 def inner_bar(iterable: Iterable | None = None, **arguments) -> "tqdm":

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from tqdm import tqdm
 
 import config
 from config import RELEASED, ExplainOptions, UserError, recipe_suffix
@@ -19,6 +18,7 @@ from datasets.manifest import write_manifest
 from datasets.mask_files import MaskUnit, read_unit, unit_path, write_unit
 from datasets.pictures import PictureFiles
 from main.api import default_steps, defaults_of, explain
+from main.cli import progress_bar
 from main.explain_pictures import Explained, stems, write_pictures
 from main.memory import AUTO, SideBySide, measure_slot
 from main.pair import explainee_record, new_explainer, objective, pretrained_explainer, weights_sha256
@@ -208,7 +208,7 @@ def explain_all(
     stem = stems(pictures.names)
     paths = [unit_path(folder, range(index, index + 1)) for index in range(len(pictures))]
     at_once = max(1, side.n // max(1, len(plan.targets)))
-    with tqdm(total=len(pictures), desc=folder.name, unit="picture") as bar:
+    with progress_bar(total=len(pictures), desc=folder.name, unit="picture") as bar:
         for some in torch.arange(len(pictures)).split(at_once):
             todo = [index for index in some.tolist() if not paths[index].is_file()]
             opened = [pictures.picture(index) for index in todo]

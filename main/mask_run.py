@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from config import UserError
 from datasets.base import ImageSet
@@ -17,6 +16,7 @@ from datasets.build import batches
 from datasets.manifest import from_manifest, read_names, write_manifest
 from datasets.mask_files import MaskUnit, unit_path, units, write_unit
 from main.claims import claimed
+from main.cli import progress_bar
 from main.run_folder import open_run
 from main.shards import shard_of
 from main.speed import pins, to_device
@@ -133,7 +133,7 @@ def make_masks(
     total = sum(map(len, mine))
     with (
         _claim_missing(folder, mine, unit_size) as todo,
-        tqdm(total=total, initial=total - sum(map(len, todo)), desc=folder.name, unit="image") as bar,
+        progress_bar(total=total, initial=total - sum(map(len, todo)), desc=folder.name, unit="image") as bar,
     ):
         for unit in todo:
             made = _make_unit(explainee, images, chosen, unit, options, method, device, bar)

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from tqdm import tqdm
 
 from config import UserError
 from datasets.manifest import read_names
 from datasets.mask_files import MaskUnit, read_unit, unit_files, unit_path, units
 from main.claims import claimed
+from main.cli import progress_bar
 from main.json_shapes import SUMMARY, check_shape
 from main.run_folder import check_same_run, read_json, read_run, resolved_options, write_json
 from main.shards import shard_of
@@ -73,7 +73,7 @@ def score_units(
     with claimed(folder, [number[file] for file in unscored()], "the scores of the same mask files"):
         todo = unscored()  # again: another process may have scored some, and have ended, until the claim
         score = prepare() if todo else None
-        for file in tqdm(todo, desc=title, unit="file", disable=not todo):
+        for file in progress_bar(todo, desc=title, unit="file", disable=not todo):
             remove_leftovers(part_path(folder, file))
             unit = read_unit(file)
             check_same_run(unit.attributes.get("run_hash"), run["hash"], file)
@@ -106,7 +106,11 @@ def _write_options(folder: Path, options, run: dict) -> None:
     }
     how = (how | {"run_folder"}) - {"precision"}
     values = {name: value for name, value in resolved_options(options).items() if name not in how}
-    write_json(folder / OPTIONS_FILE, {"run_hash": run["hash"], "options": values})
+    path = folder / OPTIONS_FILE
+    if path.is_file() and read_json(path)["run_hash"] != run["hash"]:
+        log.warning("%s holds scores of another run, which are made anew", folder)
+        shutil.rmtree(folder / "parts", ignore_errors=True)
+    write_json(path, {"run_hash": run["hash"], "options": values})
 
 
 def _expected_files(run_folder: Path, run: dict) -> list[Path]:

@@ -167,7 +167,9 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError, RecursionError) as error:
-        raise UserError(f"{path} is damaged: {error}") from error
+        raise UserError(
+            f"{path} is damaged ({error}); delete it and repeat the command that wrote it"
+        ) from error
 
 
 def write_json(path: Path, content: dict) -> None:
