@@ -281,6 +281,11 @@ class ExplainerOptions:
         "weight of the order loss, which cuts the mask at sampled sizes and is not in the paper",
         group="objective",
     )
+    order_removal_mul: float = option(
+        1.0,
+        "in the order loss, weight of losing the class without the kept pixels against keeping it with them",
+        group="objective",
+    )
     smooth_loss_mul: float = option(
         0.0, "weight of the mask's total variation, which is not in the paper", group="objective"
     )
