@@ -13,9 +13,12 @@ from typing import Any
 
 import config
 from config import UserError
+from main.claims import claimed
 from models.checkpoints import replace_file
 
 _PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn", "h5py", "pillow")
+
+_OPENING = 2**40  # the part of a folder that is its run.json: behind those of all mask files
 
 
 def resolved_options(options, only_identity: bool = False) -> dict[str, Any]:
@@ -68,24 +71,30 @@ def open_run(folder: Path, options, identity: dict[str, Any], record: dict[str, 
     """
     identity = _plain({"options": resolved_options(options, only_identity=True)} | identity)
     path = Path(folder) / "run.json"
-    if path.is_file():
-        existing = read_run(folder)
-        identity = _as_known_to(existing, identity, options)
-        if existing["hash"] != _digest(identity):
-            difference = "; ".join(_differences(existing["identity"], identity)) or "unknown"
-            raise UserError(
-                f"{folder} holds a run of another configuration ({difference}); choose another --run-name, "
-                "or delete the folder"
-            )
-        return existing
-    run = {"hash": _digest(identity), "identity": identity, **_plain(record or {})}
+    if not path.is_file():
+        # Of processes that start at the same time, one writes it and the others look whether it is theirs.
+        with claimed(folder, [_OPENING], "run.json", wait=True):
+            if not path.is_file():
+                write_json(path, _new_run(options, identity, record or {}))
+    existing = read_run(folder)
+    identity = _as_known_to(existing, identity, options)
+    if existing["hash"] != _digest(identity):
+        difference = "; ".join(_differences(existing["identity"], identity)) or "unknown"
+        raise UserError(
+            f"{folder} holds a run of another configuration ({difference}); choose another --run-name, "
+            "or delete the folder"
+        )
+    return existing
+
+
+def _new_run(options, identity: dict, record: dict[str, Any]) -> dict:
+    """Content of run.json of a run that begins."""
+    run = {"hash": _digest(identity), "identity": identity, **_plain(record)}
     run |= {
         "options": resolved_options(options),
         "command": [config.portable_path(Path(part)) if part.endswith(".py") else part for part in sys.argv],
     }
-    run |= {"versions": versions(), "created": datetime.now(UTC).isoformat(timespec="seconds")}
-    write_json(path, run)
-    return run
+    return run | {"versions": versions(), "created": datetime.now(UTC).isoformat(timespec="seconds")}
 
 
 def _digest(identity: dict) -> str:
