@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -76,11 +76,11 @@ class Explanation:
 
 
 def defaults_of(explainer: Explainer, recipe: str | None = None) -> Defaults:
-    """`FRESH`, or `TRAINED` as a recipe has it, with the objective that the explainer was pretrained with.
+    """`FRESH`, or `TRAINED` as a recipe has it: its objective, and beneath it the one of the pretraining.
 
     Args:
         explainer: makes the masks.
-        recipe: gives steps and rate (default: the one that the explainer was pretrained with).
+        recipe: gives steps, rate and objective (default: the one that the explainer was pretrained with).
 
     Raises:
         UserError: no such recipe.
@@ -90,6 +90,7 @@ def defaults_of(explainer: Explainer, recipe: str | None = None) -> Defaults:
     recipe = recipe or explainer.metadata.get(RECIPE, RELEASED)
     values = recipe_values(recipe, "finetuning", explainer.name)
     objective = explainer.metadata.get("objective", {"mask_loss_mul": released_mask_weight(explainer.name)})
+    objective |= {name: values[name] for name in values.keys() & {part.name for part in fields(Objective)}}
     return Defaults(
         values.get("n_epochs_to_optimize_stage_b", TRAINED.steps),
         float(values.get("finetune_lr", TRAINED.lr)),

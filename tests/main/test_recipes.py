@@ -38,7 +38,7 @@ def test_ordered(options_class):
     needed = ["--input", "x"] if options_class is ExplainOptions else []
     options = cli.parse(options_class, [*needed, "--recipe", "ordered"])
     assert options.recipe == "ordered"
-    for name, value in recipe_values("ordered", options_class.stage, "vit_base_224").items():
+    for name, value in recipe_values("ordered", options_class.stage, options.explainee_model_name).items():
         if hasattr(options, name):
             found = getattr(options, name)
             assert found == (type(found)(value) if isinstance(value, str) else value), name
