@@ -178,7 +178,19 @@ class ShardOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelOptions:
+class DownloadOptions:
+    """Whether anything may come from the network; without the flag no script opens a connection."""
+
+    download: bool = option(
+        False,
+        "fetch timm's weights from the network where its cache has none (nothing else is ever downloaded)",
+        group="models",
+        free=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions(DownloadOptions):
     """The model that is explained."""
 
     explainee_model_name: str = option("vit_base_224", "alias or timm name of the explainee", group="models")
@@ -541,7 +553,7 @@ class BaselineOptions(
 
 
 @dataclass(frozen=True, kw_only=True)
-class PerturbationOptions(RunOptions, SpeedOptions, ShardOptions):
+class PerturbationOptions(RunOptions, SpeedOptions, ShardOptions, DownloadOptions):
     """`run_perturbation_eval.py`: mask files to POS, NEG, DEL, INS, ADP, PIC."""
 
     run_folder: Path = option(MISSING, "folder of a run that made masks", flag="RUN_FOLDER")
@@ -649,7 +661,7 @@ class MergeOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DemoOptions(RunOptions, PlaceOptions, ImageOptions):
+class DemoOptions(RunOptions, PlaceOptions, ImageOptions, DownloadOptions):
     """`main/demo.py`: the whole method in one command."""
 
     explainee_model_name: str = option("vit_digits", "alias or timm name of explainee and explainer")
@@ -706,7 +718,10 @@ class ExplainOptions(RunOptions, PlaceOptions, ExplainerOptions, ModelOptions):
         metavar="N",
         free=True,
     )
-    batch_size: int = option(16, "pictures and classes finetuned side by side", group="finetuning", free=True)
+    batch_size: int | str = option(
+        16, "pictures and classes explained side by side, or auto: what fits the memory", metavar="N|auto",
+        group="finetuning", free=True,
+    )  # fmt: skip
     show_step: str = option(
         "last",
         "step that is shown: the last, the one with the lowest loss, or that with the lowest POS (only where "

@@ -15,7 +15,7 @@ import types
 import typing
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import config
 from config import UserError
@@ -76,7 +76,39 @@ def parse(options_class: type, argv: list[str] | None = None, description: str |
         name = f"ignored{flag}"
         if given.pop(name) is not None:
             logging.getLogger(__name__).warning("%s has no effect here and is ignored", flag)
-    return with_recipe(options_class, {name: value for name, value in given.items() if value is not untold})
+    told = {name: value for name, value in given.items() if value is not untold}
+    return with_recipe(
+        options_class,
+        {name: tuple(value) if isinstance(value, list) else value for name, value in told.items()},
+    )
+
+
+def arguments(options_class: type, values: dict[str, Any]) -> list[str]:
+    """The command line that `parse` turns into these options again.
+
+    Args:
+        options_class: a dataclass of `config`.
+        values: options by field name, as they are or as run.json stores them; others have their defaults.
+
+    Raises:
+        UserError: a name that is no option.
+    """
+    fields = {field.name: field for field in dataclasses.fields(options_class)}
+    flags, positional = [], []
+    for name, value in values.items():
+        if name not in fields:
+            raise UserError(f"'{name}' is no option")
+        if value is None:
+            continue
+        flag, many = _flag(fields[name]), isinstance(value, list | tuple)
+        texts = [str(part) for part in (value if many else [value])]
+        if not flag.startswith("-"):
+            positional += texts
+        elif many:
+            flags += [flag, *texts]
+        else:
+            flags.append(f"{flag}={texts[0]}")
+    return [*flags, "--", *positional] if positional else flags
 
 
 def _flag(field: dataclasses.Field) -> str:

@@ -60,6 +60,7 @@ class Demo:
             "device": options.device,
             "num_workers": options.num_workers,
             "verbose": options.verbose,
+            "download": options.download,
         }
         self.common |= {
             "images_path": options.images_path,

@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from datasets.pictures import PictureFiles
 from main.api import default_steps, defaults_of, explain
 from main.cli import progress_bar
 from main.explain_pictures import Explained, stems, write_pictures
+from main.memory import AUTO, SideBySide, measure_slot
 from main.pair import explainee_record, new_explainer, objective, pretrained_explainer, weights_sha256
 from main.run_folder import open_run
 from models.explainee import Explainee
@@ -68,7 +70,7 @@ def make_plan(options: ExplainOptions, explainee: Explainee, names: list[str]) -
     """
     if options.steps is not None and options.steps < 0:
         raise UserError(f"--steps {options.steps}: wanted 0 or more")
-    if options.batch_size < 1:
+    if options.batch_size != AUTO and options.batch_size < 1:
         raise UserError(f"--batch-size {options.batch_size}: wanted at least 1")
     targets = tuple(dict.fromkeys(find_class(text, names) for text in options.target_class or ()))
     explainer, source = _explainer(options, explainee)
@@ -157,6 +159,23 @@ def open_folder(
     raise UserError(f"{root} is full of runs named {name}; pass --run-name")
 
 
+def side_by_side(asked: int | str, plan: Plan, explainee: Explainee) -> SideBySide:
+    """How many pictures and classes are explained at once; both models are on the device.
+
+    Args:
+        asked: what `--batch-size` says, a number or `auto`.
+        plan: how pictures are explained.
+        explainee: what is explained.
+
+    Raises:
+        UserError: a given number that does not fit; the message says which one would.
+    """
+    memory = measure_slot(plan.explainer, explainee, plan.objective)
+    if not plan.steps:  # one forward pass for all, with the explainer's own weights
+        memory = dataclasses.replace(memory, weights=0)
+    return SideBySide(asked, memory, explainee.mean.device, quiet=not plan.steps)
+
+
 def explain_all(
     folder: Path,
     run: dict,
@@ -164,7 +183,7 @@ def explain_all(
     pictures: PictureFiles,
     plan: Plan,
     names: list[str],
-    batch_size: int = 16,
+    side: SideBySide,
 ):
     """Explains pictures side by side; one that has its mask file already is not explained again.
 
@@ -175,7 +194,7 @@ def explain_all(
         pictures: what to explain.
         plan: how.
         names: name of each class.
-        batch_size: pictures and classes side by side; changes memory and speed only.
+        side: how many pictures and classes at once; changes memory and speed only.
 
     Yields:
         Name, `MaskUnit` and sheet of each picture.
@@ -188,12 +207,13 @@ def explain_all(
     attributes |= {"explainer": plan.explainer.name, "input_size": list(explainee.input_size)}
     stem = stems(pictures.names)
     paths = [unit_path(folder, range(index, index + 1)) for index in range(len(pictures))]
-    at_once = max(1, batch_size // max(1, len(plan.targets)))
+    at_once = max(1, side.n // max(1, len(plan.targets)))
     with progress_bar(total=len(pictures), desc=folder.name, unit="picture") as bar:
         for some in torch.arange(len(pictures)).split(at_once):
             todo = [index for index in some.tolist() if not paths[index].is_file()]
             opened = [pictures.picture(index) for index in todo]
-            made = explain_pictures(opened, todo, explainee, plan, batch_size) if todo else []
+            work = partial(explain_pictures, opened, todo, explainee, plan)
+            made = side.run(work) if todo else []
             for index, picture, unit in zip(todo, opened, made, strict=True):
                 unit.attributes |= attributes
                 write_pictures(folder, stem[index], Explained.of(picture, unit, plan.shown, names))

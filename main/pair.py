@@ -58,7 +58,7 @@ def load_explainee(options: ExplaineeOptions) -> Explainee:
     checkpoint = options.explainee_checkpoint
     if checkpoint is None and isinstance(options, ExplainerOptions):
         checkpoint = _published_file(options)
-    return Explainee.from_name(options.explainee_model_name, checkpoint)
+    return Explainee.from_name(options.explainee_model_name, checkpoint, options.download)
 
 
 def _published_file(options: PairOptions) -> Path | None:
@@ -171,6 +171,7 @@ def new_explainer(options: PairOptions, explainee: Explainee, mask_scale: int = 
         options.explainer_model_n_first_layers_to_freeze,
         options.class_conditional,
         mask_scale,
+        options.download,
     )
 
 
@@ -272,14 +273,18 @@ def explainee_record(options: ExplaineeOptions, explainee: Explainee) -> dict:
     }
 
 
-def explainee_of_run(run: dict) -> Explainee:
+def explainee_of_run(run: dict, download: bool = False) -> Explainee:
     """The explainee that a run's masks explain.
+
+    Args:
+        run: the run's run.json.
+        download: let timm fetch weights that its cache lacks.
 
     Raises:
         UserError: its weights are no longer there, or are others.
     """
     record = run["explainee"]
-    explainee = Explainee.from_name(record["name"], record["checkpoint"])
+    explainee = Explainee.from_name(record["name"], record.get("checkpoint"), download)
     if weights_sha256(explainee.model) != record["sha256"]:
         raise UserError(
             f"the weights of explainee '{record['name']}' are not those that the masks were made for"

@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import json
 import logging
 import math
 import shutil
@@ -17,6 +16,7 @@ from datasets.manifest import read_names
 from datasets.mask_files import MaskUnit, read_unit, unit_files, unit_path, units
 from main.claims import claimed
 from main.cli import progress_bar
+from main.json_shapes import SUMMARY, check_shape
 from main.run_folder import check_same_run, read_json, read_run, resolved_options, write_json
 from main.shards import shard_of
 from models.checkpoints import remove_leftovers, replace_file
@@ -107,7 +107,8 @@ def _write_options(folder: Path, options, run: dict) -> None:
     how = (how | {"run_folder"}) - {"precision"}
     values = {name: value for name, value in resolved_options(options).items() if name not in how}
     path = folder / OPTIONS_FILE
-    if path.is_file() and read_json(path)["run_hash"] != run["hash"]:
+    stored = read_json(path) if path.is_file() else {"run_hash": run["hash"]}
+    if not isinstance(stored, dict) or stored.get("run_hash") != run["hash"]:
         log.warning("%s holds scores of another run, which are made anew", folder)
         shutil.rmtree(folder / "parts", ignore_errors=True)
     write_json(path, {"run_hash": run["hash"], "options": values})
@@ -170,9 +171,10 @@ def read_part(path: Path) -> dict[str, np.ndarray]:
     """
     try:
         with np.load(path, allow_pickle=False) as part:
-            return dict(part)
+            arrays = dict(part)
     except Exception as error:  # a damaged file may raise anything
         raise UserError(f"cannot read {path}: {error}; delete it and evaluate again") from error
+    return arrays
 
 
 def write_per_image(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -223,10 +225,10 @@ def read_summary(folder: Path) -> dict:
     Raises:
         UserError: it is missing or damaged.
     """
-    try:
-        return json.loads((Path(folder) / "summary.json").read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {folder}/summary.json: {error}") from error
+    path = Path(folder) / "summary.json"
+    summary = read_json(path)
+    check_shape(path, summary, SUMMARY, "delete its folder and evaluate again")
+    return summary
 
 
 def means_of(rows: dict) -> dict[str, dict[str, float]]:

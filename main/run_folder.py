@@ -13,7 +13,9 @@ from typing import Any
 
 import config
 from config import UserError
+from datasets.manifest import read_names
 from main.claims import claimed
+from main.json_shapes import MASK_RUN, RUN, check_shape
 from models.checkpoints import replace_file
 
 _PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn", "h5py", "pillow")
@@ -117,10 +119,43 @@ def read_run(folder: Path) -> dict[str, Any]:
     Raises:
         UserError: there is none, or it is damaged.
     """
+    run = _read_record(folder)
+    check_shape(Path(folder) / "run.json", run, RUN)
+    return run
+
+
+def _read_record(folder: Path) -> dict[str, Any]:
     path = Path(folder) / "run.json"
     if not path.is_file():
         raise UserError(f"{folder} is not a run folder: it has no run.json")
-    return read_json(path)
+    run = read_json(path)
+    check_shape(path, run, {})
+    return run
+
+
+def read_mask_run(folder: Path) -> dict[str, Any]:
+    """run.json of a run that made masks, with all that their readers need.
+
+    Raises:
+        UserError: there is none, it is of another kind of run, damaged, or not of this manifest.
+    """
+    run, path = _read_record(folder), Path(folder) / "run.json"
+    missing = [key for key in MASK_RUN.keys() - RUN.keys() if not key.endswith("?") and key not in run]
+    if missing:
+        raise UserError(f"{folder} is no run that makes masks: run.json has no {', '.join(sorted(missing))}")
+    check_shape(path, run, MASK_RUN)
+    sizes = {key: run.get(key, 1) for key in ("n_images", "unit_size")} | {"input_size": run["input_size"]}
+    for key, size in sizes.items():
+        fits = len(size) == 2 and min(size) >= 1 if isinstance(size, list) else size >= 1
+        if not fits:
+            raise UserError(f"{path} is damaged: '{key}' is {size}")
+    n_names = len(read_names(Path(folder) / "manifest.csv"))
+    if n_names != run["n_images"]:
+        raise UserError(
+            f"{folder}/manifest.csv lists {n_names} images, run.json says {run['n_images']}; one of them is "
+            "damaged"
+        )
+    return run
 
 
 def check_same_run(found: str | None, wanted: str, path: Path) -> None:
@@ -139,8 +174,8 @@ def read_json(path: Path) -> dict[str, Any]:
         UserError: it is missing or damaged.
     """
     try:
-        return json.loads(path.read_text())
-    except (ValueError, OSError) as error:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError, RecursionError) as error:
         raise UserError(
             f"{path} is damaged ({error}); delete it and repeat the command that wrote it"
         ) from error
