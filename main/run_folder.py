@@ -105,7 +105,7 @@ def _digest(identity: dict) -> str:
 
 def _as_known_to(run: dict, identity: dict, options) -> dict:
     """The identity without options at their defaults that the version which began a run did not have."""
-    known = run["identity"]["options"]
+    known = run.get("identity", {}).get("options", identity["options"])
     defaults = {field.name: _plain(field.default) for field in dataclasses.fields(options)}
     kept = {
         name: value for name, value in identity["options"].items() if name in known or value != defaults[name]
