@@ -119,6 +119,19 @@ class RunOptions(ReadOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class BadImageOptions:
+    """What becomes of images that cannot be read."""
+
+    on_bad_image: str = option(
+        "skip",
+        "an image that cannot be read is left out, named in skipped.csv and counted; or ends the run",
+        choices=("skip", "fail"),
+        group="run",
+        free=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class SpeedOptions:
     """Speed of the networks."""
 
@@ -318,7 +331,7 @@ class PlaceOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainOptions(RunOptions, SpeedOptions, PlaceOptions, ImageOptions, PairOptions):
+class PretrainOptions(RunOptions, BadImageOptions, SpeedOptions, PlaceOptions, ImageOptions, PairOptions):
     """`run_seg_cls.py`: pLTX pretraining."""
 
     ignored_flags: ClassVar[tuple[str, ...]] = (
@@ -390,7 +403,9 @@ class SanityOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LtxOptions(RunOptions, SpeedOptions, ShardOptions, PlaceOptions, SanityOptions, PairOptions):
+class LtxOptions(
+    RunOptions, BadImageOptions, SpeedOptions, ShardOptions, PlaceOptions, SanityOptions, PairOptions
+):
     """Making LTX masks (or pLTX masks with --RUN-BASE-MODEL True), whatever the images."""
 
     ignored_flags: ClassVar[tuple[str, ...]] = (
@@ -469,7 +484,13 @@ class SegStageAOptions(SegStageBOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class BaselineOptions(
-    RunOptions, ShardOptions, PlaceOptions, ChosenImageOptions, SanityOptions, ExplaineeOptions
+    RunOptions,
+    BadImageOptions,
+    ShardOptions,
+    PlaceOptions,
+    ChosenImageOptions,
+    SanityOptions,
+    ExplaineeOptions,
 ):
     """`run_baselines.py`: other methods' saliency maps, in the same mask files."""
 
@@ -495,7 +516,7 @@ class BaselineOptions(
 
 
 @dataclass(frozen=True, kw_only=True)
-class PerturbationOptions(RunOptions, SpeedOptions, ShardOptions):
+class PerturbationOptions(RunOptions, BadImageOptions, SpeedOptions, ShardOptions):
     """`run_perturbation_eval.py`: mask files to POS, NEG, DEL, INS, ADP, PIC."""
 
     run_folder: Path = option(MISSING, "folder of a run that made masks", flag="RUN_FOLDER")
@@ -517,7 +538,7 @@ class PerturbationOptions(RunOptions, SpeedOptions, ShardOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegmentationOptions(ReadOptions, ShardOptions, VoidOptions):
+class SegmentationOptions(ReadOptions, BadImageOptions, ShardOptions, VoidOptions):
     """`run_segmentation_eval.py`: mask files to PA, mAP, mIoU, mF1."""
 
     run_folder: Path = option(MISSING, "folder of a run that made masks", flag="RUN_FOLDER")
@@ -616,7 +637,7 @@ class DemoOptions(RunOptions, PlaceOptions, ImageOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExplainOptions(RunOptions, PlaceOptions, ExplainerOptions, ModelOptions):
+class ExplainOptions(RunOptions, BadImageOptions, PlaceOptions, ExplainerOptions, ModelOptions):
     """`main/explain.py`: pictures and a model to maps, overlays and masked pictures."""
 
     input: tuple[Path, ...] = option(
