@@ -155,6 +155,8 @@ def read_unit(path: Path) -> MaskUnit:
             unit.skipped = _read_skipped(file)
     except Exception as error:  # a damaged file may raise anything
         raise UserError(f"cannot read mask file {path}: {error}; delete it and make it again") from error
+    if not all(map(stays_in_folder, unit.variants)):
+        raise UserError(f"{path} holds maps whose name is a path: {', '.join(unit.variants)[:80]}")
     empty = len(unit.index) == 0 and unit.skipped
     if (not unit.variants and not empty) or any(
         len(m) != len(unit.index) for g in maps.values() for m in g.values()
@@ -250,6 +252,11 @@ def read_map(folder: Path, position: int, variant: str, size: tuple[int, int]) -
         raise UserError(f"{path} holds no map '{variant}' of image {position}")
     unit = MaskUnit(row, row, **{groups[0] + ("s" if groups[0] == "token_mask" else ""): {variant: values}})
     return unit.maps(variant, size)[0]
+
+
+def stays_in_folder(variant: str) -> bool:
+    """Whether a variant's name can be part of a file's name without leading out of the folder."""
+    return bool(variant) and not variant.startswith(".") and not set(variant) & set("/\\\0")
 
 
 def unit_files(folder: Path) -> list[Path]:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from config import UserError
 from datasets.manifest import read_names
-from datasets.mask_files import MaskUnit, read_unit, unit_files, unit_path, units
+from datasets.mask_files import MaskUnit, read_unit, stays_in_folder, unit_files, unit_path, units
 from main.claims import claimed
 from main.run_folder import check_same_run, read_run, resolved_options, write_json
 from main.shards import shard_of
@@ -219,8 +219,11 @@ def read_part(path: Path) -> dict[str, np.ndarray]:
             size = sum(member.file_size for member in archive.infolist())
         if size > _LARGEST_PART:
             raise ValueError(f"it would take {size} bytes")
-        with np.load(path, allow_pickle=False) as part:
-            return dict(part)
+        with np.load(path, allow_pickle=False) as stored:
+            part = dict(stored)
+        if not all(map(stays_in_folder, part.get("variants", np.array([])).tolist())):
+            raise ValueError("it scores maps whose name is a path")
+        return part
     except Exception as error:  # a damaged file may raise anything
         raise UserError(f"cannot read {path}: {error}; delete it and evaluate again") from error
 
