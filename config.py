@@ -67,6 +67,42 @@ ALIASES = {
 }
 
 
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """Default values that a recipe gives to options, and where.
+
+    Attributes:
+        values: by name of the option (the field of a dataclass below).
+        stage: only in `pretraining`, or only in `finetuning` (LTX masks, `explain.py`); default: in both.
+        explainer: only for the explainer of this alias or timm name, or for those of this kind, `tokens` or
+            `feature_map` (CNNs); default: for all.
+    """
+
+    values: dict[str, Any]
+    stage: str | None = None
+    explainer: str | None = None
+
+
+RELEASED = "released"
+# Recipes by name: the options' defaults below are those of `released`, the others change some. Of two rules
+# that set the same option the later one counts; a flag that is given counts more than any rule. Renaming one
+# renames the folders of its checkpoints (`recipe_suffix`).
+RECIPES: dict[str, tuple[Rule, ...]] = {
+    RELEASED: (),
+    "ordered": (
+        Rule(values={"mask_loss": "l1", "order_loss_mul": 1.0, "smooth_loss_mul": 3.0}),
+        Rule(values={"mask_scale": 4, "mask_loss_mul": 10.0}, stage="pretraining"),
+        Rule(values={"mask_loss_mul": 3.0, "finetune_lr": "2e-4", "select_best": False}, stage="finetuning"),
+        Rule(values={"finetune_lr": "5e-4"}, stage="finetuning", explainer="feature_map"),
+    ),
+}
+
+
+def recipe_suffix(recipe: str) -> str:
+    """What the names of folders end in that hold what a recipe made; nothing for `released`."""
+    return "" if recipe == RELEASED else f"-{recipe}"
+
+
 def option(default, help, *, flag=None, choices=None, metavar=None, group=None, free=False):
     """A dataclass field that `main.cli` turns into a flag.
 
@@ -155,7 +191,19 @@ class ShardOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelOptions:
+class DownloadOptions:
+    """Whether anything may come from the network; without the flag no script opens a connection."""
+
+    download: bool = option(
+        False,
+        "fetch timm's weights from the network where its cache has none (nothing else is ever downloaded)",
+        group="models",
+        free=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions(DownloadOptions):
     """The model that is explained."""
 
     explainee_model_name: str = option("vit_base_224", "alias or timm name of the explainee", group="models")
@@ -188,6 +236,15 @@ class ExplaineeOptions(ModelOptions):
 class ExplainerOptions:
     """The model that explains, and its training objective."""
 
+    stage: ClassVar[str] = "finetuning"
+
+    recipe: str = option(
+        RELEASED,
+        "defaults of the objective and its training, and the explainer that was pretrained with them: the "
+        "paper's (released) or our own; any flag that is given beats its recipe",
+        choices=tuple(RECIPES),
+        group="models",
+    )
     explainer_model_name: str | None = option(
         None, "alias or timm name of the explainer (default: as the explainee)", group="models"
     )
@@ -334,6 +391,7 @@ class PlaceOptions:
 class PretrainOptions(RunOptions, BadImageOptions, SpeedOptions, PlaceOptions, ImageOptions, PairOptions):
     """`run_seg_cls.py`: pLTX pretraining."""
 
+    stage: ClassVar[str] = "pretraining"
     ignored_flags: ClassVar[tuple[str, ...]] = (
         "--RUN-BASE-MODEL", "--optimize-by-pos", "--n_epochs_to_optimize_stage_b",
     )  # fmt: skip
@@ -516,7 +574,7 @@ class BaselineOptions(
 
 
 @dataclass(frozen=True, kw_only=True)
-class PerturbationOptions(RunOptions, BadImageOptions, SpeedOptions, ShardOptions):
+class PerturbationOptions(RunOptions, BadImageOptions, SpeedOptions, ShardOptions, DownloadOptions):
     """`run_perturbation_eval.py`: mask files to POS, NEG, DEL, INS, ADP, PIC."""
 
     run_folder: Path = option(MISSING, "folder of a run that made masks", flag="RUN_FOLDER")
@@ -624,10 +682,11 @@ class MergeOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DemoOptions(RunOptions, PlaceOptions, ImageOptions):
+class DemoOptions(RunOptions, PlaceOptions, ImageOptions, DownloadOptions):
     """`main/demo.py`: the whole method in one command."""
 
     explainee_model_name: str = option("vit_digits", "alias or timm name of explainee and explainer")
+    recipe: str = option(RELEASED, "how explainer and masks are trained", choices=tuple(RECIPES))
     n_images: int = option(64, "held-out images that are explained")
     train_images: int = option(
         2000, "images that the explainer is trained on (photographs: at most what is left)"
@@ -680,7 +739,10 @@ class ExplainOptions(RunOptions, BadImageOptions, PlaceOptions, ExplainerOptions
         metavar="N",
         free=True,
     )
-    batch_size: int = option(16, "pictures and classes finetuned side by side", group="finetuning", free=True)
+    batch_size: int | str = option(
+        16, "pictures and classes explained side by side, or auto: what fits the memory", metavar="N|auto",
+        group="finetuning", free=True,
+    )  # fmt: skip
     show_step: str = option(
         "last",
         "step that is shown: the last, the one with the lowest loss, or that with the lowest POS (only where "

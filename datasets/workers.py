@@ -2,6 +2,8 @@
 
 import logging
 import multiprocessing
+import signal
+import threading
 
 import torch
 
@@ -41,10 +43,13 @@ def out_of_shared_memory(error: RuntimeError) -> bool:
 def dead_worker(error: RuntimeError) -> str | None:
     """What to tell the user where an error says that a worker process has died, else None.
 
-    PyTorch raises it wherever the main thread is when the process ends, not only where images are read.
+    PyTorch raises it wherever the main thread is when the process ends, not only where images are read, and
+    would again for each one that ends after it; from here on it no longer does.
     """
     if "DataLoader worker" not in str(error) or "(pid" not in str(error):
         return None
+    if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD"):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     first = str(error).strip().splitlines()[0].rstrip(". ")
     return (
         f"a process that reads images died ({first}); the machine may be out of memory or of /dev/shm; the "

@@ -4,14 +4,16 @@
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as TF
 
-from config import UserError
+from config import RELEASED, UserError
+from main.pair import RECIPE
 from main.perturbation_eval.curves import read_class
+from main.recipes import recipe_values
 from main.seg_classification.finetuning import Settings, finetune, pltx
 from models.explainee import Explainee
 from models.explainer import Explainer
@@ -73,22 +75,37 @@ class Explanation:
     figures: dict[str, Tensor]
 
 
-def defaults_of(explainer: Explainer) -> Defaults:
-    """`FRESH`, or `TRAINED` with the objective that the explainer was pretrained with."""
+def defaults_of(explainer: Explainer, recipe: str | None = None) -> Defaults:
+    """`FRESH`, or `TRAINED` as a recipe has it: its objective, and beneath it the one of the pretraining.
+
+    Args:
+        explainer: makes the masks.
+        recipe: gives steps, rate and objective (default: the one that the explainer was pretrained with).
+
+    Raises:
+        UserError: no such recipe.
+    """
     if not explainer.is_trained:
         return FRESH
+    recipe = recipe or explainer.metadata.get(RECIPE, RELEASED)
+    values = recipe_values(recipe, "finetuning", explainer.name)
     objective = explainer.metadata.get("objective", {"mask_loss_mul": released_mask_weight(explainer.name)})
-    return replace(TRAINED, objective=Objective(**objective))
+    objective |= {name: values[name] for name in values.keys() & {part.name for part in fields(Objective)}}
+    return Defaults(
+        values.get("n_epochs_to_optimize_stage_b", TRAINED.steps),
+        float(values.get("finetune_lr", TRAINED.lr)),
+        Objective(**objective),
+    )
 
 
-def default_steps(explainer: Explainer, has_target: bool) -> int:
+def default_steps(explainer: Explainer, has_target: bool, recipe: str | None = None) -> int:
     """Masks per image where nothing else is said.
 
     None from a trained explainer, whose forward pass answers; but unless it is class-conditional that pass
     knows nothing of a target, so with one the steps of `TRAINED`. Those of `FRESH` if it was never trained.
     """
     answers = explainer.class_conditional or not has_target
-    return 0 if explainer.is_trained and answers else defaults_of(explainer).steps
+    return 0 if explainer.is_trained and answers else defaults_of(explainer, recipe).steps
 
 
 def explain(

@@ -9,15 +9,17 @@ import dataclasses
 import errno
 import json
 import logging
+import os
 import sys
 import types
 import typing
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import config
 from config import UserError
+from main.recipes import with_recipe
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 # Options that name what a script makes, and a folder whose reader says more than that it is not there.
 _NOT_CHECKED = ("output", "default_root_dir", "segmentation_root")
 
+_LOG_SECONDS = 30.0
 # Full disks and quotas, read-only ones, broken ones, too many open files, no memory for another process.
 _OF_THE_MACHINE = {
     getattr(errno, name, None)
@@ -46,7 +49,8 @@ def parse(options_class: type, argv: list[str] | None = None, description: str |
 
     A flag has its field's name with dashes (or the name the field asks for). Booleans take `True` / `False`,
     or stand alone for true. A field without a flag prefix in its metadata (`flag="NAME"`) is positional.
-    Flags of the published commands that have no effect here are accepted with a warning.
+    Flags of the published commands that have no effect here are accepted with a warning. What is not given
+    is as the recipe has it, where the options have one.
 
     Raises:
         UserError: an unknown flag, a missing or a wrong value.
@@ -56,7 +60,7 @@ def parse(options_class: type, argv: list[str] | None = None, description: str |
         formatter_class=_HelpFormatter,
         allow_abbrev=False,
     )
-    groups = {}
+    groups, untold = {}, object()
     hints = typing.get_type_hints(options_class)
     for field in dataclasses.fields(options_class):
         title = field.metadata["group"] or "options"
@@ -65,12 +69,46 @@ def parse(options_class: type, argv: list[str] | None = None, description: str |
     ignored = config.IGNORED_FLAGS + getattr(options_class, "ignored_flags", ())
     for flag in ignored:
         parser.add_argument(flag, nargs="?", const="", dest=f"ignored{flag}", help=argparse.SUPPRESS)
-    given = vars(parser.parse_args(argv))
+    # What is there already gets no default, so that only what is given changes.
+    untouched = argparse.Namespace(**{field.name: untold for field in dataclasses.fields(options_class)})
+    given = vars(parser.parse_args(argv, untouched))
     for flag in ignored:
         name = f"ignored{flag}"
         if given.pop(name) is not None:
             logging.getLogger(__name__).warning("%s has no effect here and is ignored", flag)
-    return options_class(**given)
+    told = {name: value for name, value in given.items() if value is not untold}
+    return with_recipe(
+        options_class,
+        {name: tuple(value) if isinstance(value, list) else value for name, value in told.items()},
+    )
+
+
+def arguments(options_class: type, values: dict[str, Any]) -> list[str]:
+    """The command line that `parse` turns into these options again.
+
+    Args:
+        options_class: a dataclass of `config`.
+        values: options by field name, as they are or as run.json stores them; others have their defaults.
+
+    Raises:
+        UserError: a name that is no option.
+    """
+    fields = {field.name: field for field in dataclasses.fields(options_class)}
+    flags, positional = [], []
+    for name, value in values.items():
+        if name not in fields:
+            raise UserError(f"'{name}' is no option")
+        if value is None:
+            continue
+        flag, many = _flag(fields[name]), isinstance(value, list | tuple)
+        texts = [str(part) for part in (value if many else [value])]
+        if not flag.startswith("-"):
+            positional += texts
+        elif many:
+            flags += [flag, *texts]
+        else:
+            flags.append(f"{flag}={texts[0]}")
+    return [*flags, "--", *positional] if positional else flags
 
 
 def _flag(field: dataclasses.Field) -> str:
@@ -220,6 +258,34 @@ def pick_device(name: str) -> "torch.device":
     if name == "cuda" and torch.cuda.device_count() > 1:
         return torch.device(name, place()[2] % torch.cuda.device_count())
     return torch.device(name)
+
+
+class _Lines:
+    """A stream that gets each state of a progress bar as a line of its own."""
+
+    def __init__(self, stream):
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        text = text.strip()
+        if text:
+            self._stream.write(text + "\n")
+
+    def __getattr__(self, name: str):
+        return getattr(self._stream, name)
+
+
+def progress_bar(iterable: Iterable | None = None, desc: str | None = None, **arguments) -> "tqdm":
+    """A progress bar; where there is no terminal, lines half a minute apart, for a log of days.
+
+    tqdm's environment variable TQDM_MININTERVAL sets other seconds.
+    """
+    from tqdm import tqdm
+
+    if not sys.stderr.isatty():
+        seconds = float(os.environ.get("TQDM_MININTERVAL", _LOG_SECONDS))
+        arguments |= {"file": _Lines(sys.stderr), "mininterval": seconds, "maxinterval": seconds}
+    return tqdm(iterable, desc, **arguments)
 
 
 def inner_bar(iterable: Iterable | None = None, **arguments) -> "tqdm":

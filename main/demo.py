@@ -13,7 +13,7 @@ from pathlib import Path
 sys.path[0] = sys.path[0] if __package__ else str(Path(__file__).parents[1])
 
 import config
-from config import DemoOptions
+from config import DemoOptions, recipe_suffix
 from main import cli
 
 
@@ -22,7 +22,7 @@ def main(options: DemoOptions) -> tuple[Path, dict]:
     from main import results
     from main.demo_run import Demo
 
-    name = options.run_name or f"demo-{options.explainee_model_name}"
+    name = options.run_name or f"demo-{options.explainee_model_name}{recipe_suffix(options.recipe)}"
     folder = (options.default_root_dir or config.RESULTS) / name
     demo = Demo(options, folder, cli.pick_device(options.device))
     demo.pretrain()

@@ -25,10 +25,11 @@ from main.mask_run import UnitInput, choose_images, make_masks
 from main.pair import explainee_record, load_explainee, objective, open_image_set, pretrained_explainer
 from main.perturbation_eval import evaluator as perturbation
 from main.pictures import CELL_TITLES, cells, write_sheet
+from main.recipes import with_recipe
 from main.report_page.report_run import make_report
 from main.results import candidates_of
-from main.seg_classification.finetuning import Settings, finetune
-from main.seg_classification.ltx_run import run_ltx
+from main.seg_classification.finetuning import finetune
+from main.seg_classification.ltx_run import finetune_settings, run_ltx
 from main.seg_classification.pretrain_run import pretrain
 from main.segmentation_eval import evaluator as segmentation
 from models.masking import upsample
@@ -54,10 +55,12 @@ class Demo:
     def __init__(self, options: DemoOptions, folder: Path, device: torch.device):
         self.options, self.folder, self.device = options, folder, device
         self.common = {"explainee_model_name": options.explainee_model_name, "seed": options.seed}
+        self.recipe = {"recipe": options.recipe}
         self.common |= {
             "device": options.device,
             "num_workers": options.num_workers,
             "verbose": options.verbose,
+            "download": options.download,
         }
         self.common |= {
             "images_path": options.images_path,
@@ -98,14 +101,14 @@ class Demo:
             images = {"train_images": self.options.train_images, "val_images": _VALIDATION}
         else:
             images = {"train_manifest": self.chosen["train"], "val_manifest": self.chosen["val"]}
-        options = PretrainOptions(
-            **self.common, **images, n_epochs=self.options.n_epochs,
-            default_root_dir=self.folder, run_name="pretraining",
-        )  # fmt: skip
+        places = {"default_root_dir": self.folder, "run_name": "pretraining"}
+        epochs = {"n_epochs": self.options.n_epochs}
+        options = with_recipe(PretrainOptions, self.common | self.recipe | images | epochs | places)
         self.explainer_folder, _ = pretrain(options, self.explainee, self.device)
 
     def _finetune_options(self) -> FinetuneOptions:
-        return FinetuneOptions(**self.common, **self._explained, explainer_checkpoint=self.explainer_folder)
+        explainer = {"explainer_checkpoint": self.explainer_folder}
+        return with_recipe(FinetuneOptions, self.common | self.recipe | self._explained | explainer)
 
     def make_masks(self) -> None:
         """LTX masks, baseline maps, and on digits the true masks as if they were a method."""
@@ -190,10 +193,10 @@ class Demo:
         classes = torch.tensor([s["second_label" if i % 2 else "label"] for i, s in enumerate(samples)])
         pixels, classes = torch.stack([s["image"] for s in samples]).to(self.device), classes.to(self.device)
         options = self._finetune_options()
-        explainer = pretrained_explainer(options, self.explainee)[0].to(self.device)
-        masks, _ = finetune(
-            explainer, self.explainee, pixels, classes, classes, objective(options), Settings()
-        )
+        explainer, path, _ = pretrained_explainer(options, self.explainee)
+        explainer.to(self.device)
+        settings = dataclasses.replace(finetune_settings(options, explainer, path), select=False)
+        masks, _ = finetune(explainer, self.explainee, pixels, classes, classes, objective(options), settings)
         maps = upsample(masks["last"][:, None], self.explainee.input_size)[:, 0].cpu()
         rows = [cells(image, saliency) for image, saliency in zip(pixels.cpu(), maps, strict=True)]
         return rows, [f"two digits, asked for {c}" for c in classes.tolist()]

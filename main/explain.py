@@ -38,9 +38,10 @@ def main(options: ExplainOptions) -> tuple[Path, dict]:
     explainee.to(device)
     plan.explainer.to(device)
     print(f"explainee {explainee.name}, explainer {plan.explainer.name}, pLTX weights: {plan.source}")
+    side = explain_run.side_by_side(options.batch_size, plan, explainee)
     units = []
     for name, unit, sheet in explain_run.explain_all(
-        folder, run, explainee, pictures, plan, names, options.batch_size, skip
+        folder, run, explainee, pictures, plan, names, side, skip
     ):
         said = explain_run.describe(name, unit, plan, names)
         tqdm.write(f"{said}\n  sheet: {cli.display_path(sheet)}")  # not in the middle of the bar's line

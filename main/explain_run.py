@@ -3,22 +3,24 @@
 import dataclasses
 import logging
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
-from tqdm import tqdm
 
 import config
-from config import ExplainOptions, UserError
+from config import RELEASED, ExplainOptions, UserError, recipe_suffix
 from datasets.base import BadImageError, to_tensor
 from datasets.classes import find_class, short_name
 from datasets.manifest import write_manifest
 from datasets.mask_files import MaskUnit, read_unit, unit_path, write_unit
 from datasets.pictures import PictureFiles, shown_name
 from main.api import default_steps, defaults_of, explain
+from main.cli import progress_bar
 from main.explain_pictures import Explained, stems, write_pictures
+from main.memory import AUTO, SideBySide, measure_slot
 from main.pair import explainee_record, new_explainer, objective, pretrained_explainer, weights_sha256
 from main.run_folder import open_run
 from main.skipped import write_lists
@@ -69,14 +71,14 @@ def make_plan(options: ExplainOptions, explainee: Explainee, names: list[str]) -
     """
     if options.steps is not None and options.steps < 0:
         raise UserError(f"--steps {options.steps}: wanted 0 or more")
-    if options.batch_size < 1:
+    if options.batch_size != AUTO and options.batch_size < 1:
         raise UserError(f"--batch-size {options.batch_size}: wanted at least 1")
     targets = tuple(dict.fromkeys(find_class(text, names) for text in options.target_class or ()))
     explainer, source = _explainer(options, explainee)
-    defaults = defaults_of(explainer)
+    defaults = defaults_of(explainer, options.recipe)
     steps = options.steps
     if steps is None:
-        steps = default_steps(explainer, bool(targets))
+        steps = default_steps(explainer, bool(targets), options.recipe)
     if steps == 0 and targets and not explainer.class_conditional:
         log.warning("--steps 0: one forward pass depends on no class; the mask is the same for every class")
     lr = defaults.lr if options.finetune_lr is None else options.finetune_lr
@@ -92,7 +94,7 @@ def _explainer(options: ExplainOptions, explainee: Explainee) -> tuple[Explainer
         explainer, path, _ = pretrained_explainer(trained, explainee)
         return explainer, str(path)
     except NoExplainerError:
-        if options.explainer_checkpoint is not None:
+        if options.explainer_checkpoint is not None or options.recipe != RELEASED:
             raise
     fresh = dataclasses.replace(options, activation_function=activation or "softmax")
     return new_explainer(
@@ -149,13 +151,30 @@ def open_folder(
     if options.run_name is not None:
         return root / options.run_name, open_run(root / options.run_name, options, identity, record)
     what = stems(pictures.names)[0] if len(pictures) == 1 else pictures.root.name
-    name = f"explain-{what}-{explainee.name}-{plan.method}"
+    name = f"explain-{what}-{explainee.name}-{plan.method}{recipe_suffix(options.recipe)}"
     for folder in (root / (name if number == 1 else f"{name}-{number}") for number in range(1, 1000)):
         try:
             return folder, open_run(folder, options, identity, record)
         except UserError:
             log.info("%s holds another run", folder)
     raise UserError(f"{root} is full of runs named {name}; pass --run-name")
+
+
+def side_by_side(asked: int | str, plan: Plan, explainee: Explainee) -> SideBySide:
+    """How many pictures and classes are explained at once; both models are on the device.
+
+    Args:
+        asked: what `--batch-size` says, a number or `auto`.
+        plan: how pictures are explained.
+        explainee: what is explained.
+
+    Raises:
+        UserError: a given number that does not fit; the message says which one would.
+    """
+    memory = measure_slot(plan.explainer, explainee, plan.objective)
+    if not plan.steps:  # one forward pass for all, with the explainer's own weights
+        memory = dataclasses.replace(memory, weights=0)
+    return SideBySide(asked, memory, explainee.mean.device, quiet=not plan.steps)
 
 
 def explain_all(
@@ -165,7 +184,7 @@ def explain_all(
     pictures: PictureFiles,
     plan: Plan,
     names: list[str],
-    batch_size: int = 16,
+    side: SideBySide,
     skip_bad: bool = False,
 ):
     """Explains pictures side by side; one that has its mask file already is not explained again.
@@ -177,7 +196,7 @@ def explain_all(
         pictures: what to explain.
         plan: how.
         names: name of each class.
-        batch_size: pictures and classes side by side; changes memory and speed only.
+        side: how many pictures and classes at once; changes memory and speed only.
         skip_bad: go on at a picture that cannot be read; its mask file says so and holds no mask.
 
     Yields:
@@ -191,14 +210,13 @@ def explain_all(
     attributes |= {"explainer": plan.explainer.name, "input_size": list(explainee.input_size)}
     stem = stems(pictures.names)
     paths = [unit_path(folder, range(index, index + 1)) for index in range(len(pictures))]
-    at_once = max(1, batch_size // max(1, len(plan.targets)))
-    with tqdm(total=len(pictures), desc=folder.name, unit="picture") as bar:
+    at_once = max(1, side.n // max(1, len(plan.targets)))
+    with progress_bar(total=len(pictures), desc=folder.name, unit="picture") as bar:
         for some in torch.arange(len(pictures)).split(at_once):
             todo = [index for index in some.tolist() if not paths[index].is_file()]
             opened, skipped = _open_pictures(pictures, todo, skip_bad)
-            made = (
-                explain_pictures([*opened.values()], [*opened], explainee, plan, batch_size) if opened else []
-            )
+            work = partial(explain_pictures, [*opened.values()], [*opened], explainee, plan)
+            made = side.run(work) if opened else []
             for (index, picture), unit in zip(opened.items(), made, strict=True):
                 unit.attributes |= attributes
                 if wrong := unit.not_finite():

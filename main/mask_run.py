@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from config import UserError
 from datasets.base import ImageSet
@@ -19,6 +18,7 @@ from datasets.build import BAD, batches
 from datasets.manifest import from_manifest, read_names, write_manifest
 from datasets.mask_files import NOT_FINITE, MaskUnit, unit_path, units, write_unit
 from main.claims import claimed
+from main.cli import progress_bar
 from main.run_folder import open_run
 from main.shards import shard_of
 from main.skipped import SKIPPED_FILE, write_lists
@@ -139,7 +139,7 @@ def make_masks(
     total = sum(map(len, mine))
     with (
         _claim_missing(folder, mine, unit_size) as todo,
-        tqdm(total=total, initial=total - sum(map(len, todo)), desc=folder.name, unit="image") as bar,
+        progress_bar(total=total, initial=total - sum(map(len, todo)), desc=folder.name, unit="image") as bar,
     ):
         for unit in todo:
             made = _make_unit(explainee, images, chosen, unit, options, method, device, bar)

@@ -158,13 +158,19 @@ class SideBySide:
         memory: see `SlotMemory`.
         device: where to compute.
         free: bytes that are free (default: measured).
+        quiet: do not print what is taken.
 
     Raises:
         UserError: a given number that does not fit; the message says which one would.
     """
 
     def __init__(
-        self, asked: int | str, memory: SlotMemory, device: torch.device | str, free: int | None = None
+        self,
+        asked: int | str,
+        memory: SlotMemory,
+        device: torch.device | str,
+        free: int | None = None,
+        quiet: bool = False,
     ):
         self.automatic, device = asked == AUTO, torch.device(device)
         free = free_memory(device) if free is None else free
@@ -179,7 +185,8 @@ class SideBySide:
                     f"--batch-size {self.n} needs about {_text(needed)} and {_text(free)} are free; "
                     f"--batch-size {max(1, self.most)} would fit (or auto)"
                 )
-        print(f"memory: {memory}; {_text(free)} free, room for {self.most}; taking {self.n} at once")
+        if not quiet:
+            print(f"memory: {memory}; {_text(free)} free, room for {self.most}; taking {self.n} at once")
 
     def run(self, work: Callable[[int], Result]) -> Result:
         """`work(n)`; with `auto`, with half as many again and again where memory runs out.

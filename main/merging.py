@@ -1,6 +1,5 @@
 """Whether the shards of a run fit together: each image once in the mask files and once in the scores."""
 
-import typing
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,9 +7,10 @@ import numpy as np
 
 from config import PerturbationOptions, SegmentationOptions, UserError
 from datasets.mask_files import read_unit, unit_files, unit_path, units
-from main import results
+from main import cli, results
+from main.json_shapes import EVALUATION, check_shape
 from main.perturbation_eval import evaluator as perturbation
-from main.run_folder import check_same_run, read_json, read_run
+from main.run_folder import check_same_run, read_json, read_mask_run
 from main.segmentation_eval import evaluator as segmentation
 from main.skipped import write_lists
 
@@ -28,8 +28,8 @@ def check_masks(run_folder: Path) -> int:
     Raises:
         UserError: a missing shard, overlapping ones, an index out of range, a file of another run.
     """
-    run = read_run(run_folder)
-    n = _number_of_images(run, run_folder)
+    run = read_mask_run(run_folder)
+    n = run["n_images"]
     owner: dict[int, Path] = {}
     for path in unit_files(run_folder):
         unit = read_unit(path)
@@ -38,12 +38,6 @@ def check_masks(run_folder: Path) -> int:
     _nothing_missing(owner, n, run, run_folder)
     write_lists(run_folder)
     return n
-
-
-def _number_of_images(run: dict, run_folder: Path) -> int:
-    if "n_images" not in run:
-        raise UserError(f"{run_folder} is no run that makes masks: its run.json has no n_images")
-    return run["n_images"]
 
 
 def _claim(index: Sequence[int], path: Path, n: int, owner: dict[int, Path]) -> None:
@@ -83,8 +77,9 @@ def merge(run_folder: Path, folder: Path) -> dict[str, dict[str, float]]:
     Raises:
         UserError: scores that are missing, doubled, or not those of the masks.
     """
-    run = read_run(run_folder)
+    run = read_mask_run(run_folder)
     stored = read_json(folder / results.OPTIONS_FILE)
+    check_shape(folder / results.OPTIONS_FILE, stored, EVALUATION, "delete its folder and evaluate again")
     check_same_run(stored["run_hash"], run["hash"], folder / results.OPTIONS_FILE)
     expected = {results.part_path(folder, file): file for file in unit_files(run_folder)}
     parts = sorted((folder / "parts").glob("*.npz"))
@@ -101,20 +96,17 @@ def merge(run_folder: Path, folder: Path) -> dict[str, dict[str, float]]:
         scored = np.sort([*part["index"], *part.get("skipped", ())])
         if not np.array_equal(scored, np.sort(read_unit(file).index)):
             raise UserError(f"{path} scores other images than {file} holds; remove it and evaluate again")
-    options_class, evaluate = _EVALUATORS[folder.name.partition("-")[0]]
-    options = options_class(
-        run_folder=Path(run_folder),
-        num_shards=1,
-        shard_index=0,
-        **_restored(stored["options"], options_class),
-    )
+    protocol = folder.name.partition("-")[0]
+    if protocol not in _EVALUATORS:
+        raise UserError(
+            f"{folder} is no evaluation's folder: its name begins with none of {list(_EVALUATORS)}"
+        )
+    options_class, evaluate = _EVALUATORS[protocol]
+    how = {"run_folder": Path(run_folder), "num_shards": 1, "shard_index": 0}
+    try:
+        options = cli.parse(options_class, cli.arguments(options_class, stored["options"] | how))
+    except UserError as error:
+        raise UserError(
+            f"{folder / results.OPTIONS_FILE} is damaged: {error}; delete its folder and evaluate again"
+        ) from error
     return results.means_of(evaluate(options))
-
-
-def _restored(values: dict, options_class: type) -> dict:
-    """Options as they were stored, paths as paths."""
-    hints = typing.get_type_hints(options_class)
-    paths = {name for name, hint in hints.items() if Path in (hint, *typing.get_args(hint))}
-    return {
-        name: Path(value) if name in paths and value is not None else value for name, value in values.items()
-    }

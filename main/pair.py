@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from config import ALIASES, DIGITS, ExplaineeOptions, ExplainerOptions, PairOptions, UserError
+from config import ALIASES, DIGITS, RELEASED, ExplaineeOptions, ExplainerOptions, PairOptions, UserError
 from datasets.base import ImageSet
 from datasets.build import open_images, open_segmentation
 from datasets.imagenet import check_labels
@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 # Metadata of an explainer that was pretrained for a model with random weights.
 RANDOMISED_EXPLAINEE = "randomised_explainee"
+# Metadata that names the recipe of a pretraining; files without it are of the released one.
+RECIPE = "recipe"
 
 
 def explainer_name(options: PairOptions) -> str:
@@ -56,7 +58,7 @@ def load_explainee(options: ExplaineeOptions) -> Explainee:
     checkpoint = options.explainee_checkpoint
     if checkpoint is None and isinstance(options, ExplainerOptions):
         checkpoint = _published_file(options)
-    return Explainee.from_name(options.explainee_model_name, checkpoint)
+    return Explainee.from_name(options.explainee_model_name, checkpoint, options.download)
 
 
 def _published_file(options: PairOptions) -> Path | None:
@@ -84,6 +86,7 @@ def explainer_path(options: PairOptions) -> Path:
         options.train_model_by_target_gt_class,
         options.explainer_checkpoint,
         options.class_conditional,
+        options.recipe,
     )
 
 
@@ -168,6 +171,7 @@ def new_explainer(options: PairOptions, explainee: Explainee, mask_scale: int = 
         options.explainer_model_n_first_layers_to_freeze,
         options.class_conditional,
         mask_scale,
+        options.download,
     )
 
 
@@ -228,6 +232,8 @@ def pretrained_explainer(options: PairOptions, explainee: Explainee) -> tuple[Ex
         )
     metadata = load_explainer(path, explainer)
     log.info("pLTX explainer: %s", path)
+    if (trained := metadata.get(RECIPE, RELEASED)) != options.recipe:
+        log.warning("%s was pretrained with --recipe %s, not with %s", path, trained, options.recipe)
     return explainer, path, metadata
 
 
@@ -267,14 +273,18 @@ def explainee_record(options: ExplaineeOptions, explainee: Explainee) -> dict:
     }
 
 
-def explainee_of_run(run: dict) -> Explainee:
+def explainee_of_run(run: dict, download: bool = False) -> Explainee:
     """The explainee that a run's masks explain.
+
+    Args:
+        run: the run's run.json.
+        download: let timm fetch weights that its cache lacks.
 
     Raises:
         UserError: its weights are no longer there, or are others.
     """
     record = run["explainee"]
-    explainee = Explainee.from_name(record["name"], record["checkpoint"])
+    explainee = Explainee.from_name(record["name"], record.get("checkpoint"), download)
     if weights_sha256(explainee.model) != record["sha256"]:
         raise UserError(
             f"the weights of explainee '{record['name']}' are not those that the masks were made for"

@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import json
 import logging
 import math
 import shutil
@@ -12,15 +11,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from tqdm import tqdm
 
 from config import UserError
 from datasets.manifest import read_names
 from datasets.mask_files import MaskUnit, read_unit, stays_in_folder, unit_files, unit_path, units
 from main.claims import claimed
-from main.run_folder import check_same_run, read_run, resolved_options, write_json
+from main.cli import progress_bar
+from main.json_shapes import SUMMARY, check_shape
+from main.run_folder import check_same_run, read_json, read_run, resolved_options, write_json
 from main.shards import shard_of
-from main.skipped import SKIPPED_FILE, counts, write_list, write_lists
+from main.skipped import counts, without_unread, write_lists, write_unread
 from models.checkpoints import remove_leftovers, replace_file
 
 log = logging.getLogger(__name__)
@@ -77,14 +77,14 @@ def score_units(
     with claimed(folder, [number[file] for file in unscored()], "the scores of the same mask files"):
         todo = unscored()  # again: another process may have scored some, and have ended, until the claim
         score = prepare() if todo else None
-        for file in tqdm(todo, desc=title, unit="file", disable=not todo):
+        for file in progress_bar(todo, desc=title, unit="file", disable=not todo):
             remove_leftovers(part_path(folder, file))
             unit = read_unit(file)
             check_same_run(unit.attributes.get("run_hash"), run["hash"], file)
             _check_finite(unit, file, options.run_folder)
             scores = {"index": unit.index}
             if len(unit.index):
-                scores = _without_unread(score(unit, pieces_path(folder, file)))
+                scores = without_unread(score(unit, pieces_path(folder, file)))
             write_part(part_path(folder, file), scores | {"metrics": np.array(metrics, dtype=str)})
             shutil.rmtree(pieces_path(folder, file), ignore_errors=True)
     made = [file for file in expected if file.is_file()]
@@ -100,7 +100,7 @@ def score_units(
         shutil.rmtree(pieces_path(folder, file), ignore_errors=True)
     parts = [read_part(part_path(folder, file)) for file in made or unit_files(options.run_folder)]
     write_lists(options.run_folder)
-    _write_unread(folder, options.run_folder, parts)
+    write_unread(folder, options.run_folder, parts)
     parts = [part for part in parts if len(part["index"])]
     if not parts:
         raise UserError(f"no image of {options.run_folder} has a map and can be read; skipped.csv says why")
@@ -112,36 +112,6 @@ def _check_finite(unit: MaskUnit, file: Path, run_folder: Path) -> None:
     for row, why in unit.not_finite().items():
         name = read_names(Path(run_folder) / "manifest.csv")[unit.index[row]]
         raise UserError(f"{file}, image {name}: {why}; delete the file and make its masks again")
-
-
-def _without_unread(scores: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Scores without the images that could not be read again, which `skipped` and `reason` name instead.
-
-    Args:
-        scores: as `score_units` wants them, and perhaps `unread` (N,): why each could not be read, else "".
-    """
-    unread = scores.pop("unread", None)
-    if unread is None or not (unread != "").any():
-        return scores
-    keep, index = unread == "", scores["index"]
-    kept = {
-        name: values if name == "variants" else values[keep] if values.ndim == 1 else values[:, keep]
-        for name, values in scores.items()
-    }
-    return kept | {"skipped": index[~keep], "reason": unread[~keep]}
-
-
-def _write_unread(folder: Path, run_folder: Path, parts: list[dict[str, np.ndarray]]) -> None:
-    """Writes skipped.csv of an evaluation: images that had been read when the maps were made."""
-    found = {
-        int(position): str(reason)
-        for part in parts
-        for position, reason in zip(part.get("skipped", ()), part.get("reason", ()), strict=True)
-    }
-    if found or (folder / SKIPPED_FILE).exists():
-        names = read_names(Path(run_folder) / "manifest.csv")
-        write_list(folder / SKIPPED_FILE, {names[position]: found[position] for position in sorted(found)})
-        log.warning("%d images could not be read again and are not scored; see %s", len(found), folder)
 
 
 def _is_scored(folder: Path, file: Path, metrics: Sequence[str]) -> bool:
@@ -156,7 +126,11 @@ def _write_options(folder: Path, options, run: dict) -> None:
     }
     how = (how | {"run_folder"}) - {"precision"}
     values = {name: value for name, value in resolved_options(options).items() if name not in how}
-    write_json(folder / OPTIONS_FILE, {"run_hash": run["hash"], "options": values})
+    path = folder / OPTIONS_FILE
+    if path.is_file() and read_json(path)["run_hash"] != run["hash"]:
+        log.warning("%s holds scores of another run, which are made anew", folder)
+        shutil.rmtree(folder / "parts", ignore_errors=True)
+    write_json(path, {"run_hash": run["hash"], "options": values})
 
 
 def _expected_files(run_folder: Path, run: dict) -> list[Path]:
@@ -219,13 +193,13 @@ def read_part(path: Path) -> dict[str, np.ndarray]:
             size = sum(member.file_size for member in archive.infolist())
         if size > _LARGEST_PART:
             raise ValueError(f"it would take {size} bytes")
-        with np.load(path, allow_pickle=False) as stored:
-            part = dict(stored)
-        if not all(map(stays_in_folder, part.get("variants", np.array([])).tolist())):
+        with np.load(path, allow_pickle=False) as part:
+            arrays = dict(part)
+        if not all(map(stays_in_folder, arrays.get("variants", np.array([])).tolist())):
             raise ValueError("it scores maps whose name is a path")
-        return part
     except Exception as error:  # a damaged file may raise anything
         raise UserError(f"cannot read {path}: {error}; delete it and evaluate again") from error
+    return arrays
 
 
 def write_per_image(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -277,10 +251,10 @@ def read_summary(folder: Path) -> dict:
     Raises:
         UserError: it is missing or damaged.
     """
-    try:
-        return json.loads((Path(folder) / "summary.json").read_text())
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"cannot read {folder}/summary.json: {error}") from error
+    path = Path(folder) / "summary.json"
+    summary = read_json(path)
+    check_shape(path, summary, SUMMARY, "delete its folder and evaluate again")
+    return summary
 
 
 def means_of(rows: dict) -> dict[str, dict[str, float]]:

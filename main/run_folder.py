@@ -13,6 +13,8 @@ from typing import Any
 
 import config
 from config import UserError
+from datasets.manifest import read_names
+from main.json_shapes import MASK_RUN, RUN, check_shape
 from models.checkpoints import replace_file
 
 _PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn", "h5py", "pillow")
@@ -67,18 +69,18 @@ def open_run(folder: Path, options, identity: dict[str, Any], record: dict[str, 
         UserError: the folder holds a run of another configuration; the message names the difference.
     """
     identity = _plain({"options": resolved_options(options, only_identity=True)} | identity)
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     path = Path(folder) / "run.json"
     if path.is_file():
         existing = read_run(folder)
-        if existing["hash"] != digest:
+        identity = _as_known_to(existing, identity, options)
+        if existing["hash"] != _digest(identity):
             difference = "; ".join(_differences(existing["identity"], identity)) or "unknown"
             raise UserError(
                 f"{folder} holds a run of another configuration ({difference}); choose another --run-name, "
                 "or delete the folder"
             )
         return existing
-    run = {"hash": digest, "identity": identity, **_plain(record or {})}
+    run = {"hash": _digest(identity), "identity": identity, **_plain(record or {})}
     run |= {
         "options": resolved_options(options),
         "command": [config.portable_path(Path(part)) if part.endswith(".py") else part for part in sys.argv],
@@ -88,16 +90,63 @@ def open_run(folder: Path, options, identity: dict[str, Any], record: dict[str, 
     return run
 
 
+def _digest(identity: dict) -> str:
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def _as_known_to(run: dict, identity: dict, options) -> dict:
+    """The identity without options at their defaults that the version which began a run did not have."""
+    known = run["identity"]["options"]
+    defaults = {field.name: _plain(field.default) for field in dataclasses.fields(options)}
+    kept = {
+        name: value for name, value in identity["options"].items() if name in known or value != defaults[name]
+    }
+    return identity | {"options": kept}
+
+
 def read_run(folder: Path) -> dict[str, Any]:
     """run.json of a run folder.
 
     Raises:
         UserError: there is none, or it is damaged.
     """
+    run = _read_record(folder)
+    check_shape(Path(folder) / "run.json", run, RUN)
+    return run
+
+
+def _read_record(folder: Path) -> dict[str, Any]:
     path = Path(folder) / "run.json"
     if not path.is_file():
         raise UserError(f"{folder} is not a run folder: it has no run.json")
-    return read_json(path)
+    run = read_json(path)
+    check_shape(path, run, {})
+    return run
+
+
+def read_mask_run(folder: Path) -> dict[str, Any]:
+    """run.json of a run that made masks, with all that their readers need.
+
+    Raises:
+        UserError: there is none, it is of another kind of run, damaged, or not of this manifest.
+    """
+    run, path = _read_record(folder), Path(folder) / "run.json"
+    missing = [key for key in MASK_RUN.keys() - RUN.keys() if not key.endswith("?") and key not in run]
+    if missing:
+        raise UserError(f"{folder} is no run that makes masks: run.json has no {', '.join(sorted(missing))}")
+    check_shape(path, run, MASK_RUN)
+    sizes = {key: run.get(key, 1) for key in ("n_images", "unit_size")} | {"input_size": run["input_size"]}
+    for key, size in sizes.items():
+        fits = len(size) == 2 and min(size) >= 1 if isinstance(size, list) else size >= 1
+        if not fits:
+            raise UserError(f"{path} is damaged: '{key}' is {size}")
+    n_names = len(read_names(Path(folder) / "manifest.csv"))
+    if n_names != run["n_images"]:
+        raise UserError(
+            f"{folder}/manifest.csv lists {n_names} images, run.json says {run['n_images']}; one of them is "
+            "damaged"
+        )
+    return run
 
 
 def check_same_run(found: str | None, wanted: str, path: Path) -> None:
@@ -116,12 +165,11 @@ def read_json(path: Path) -> dict[str, Any]:
         UserError: it is missing or damaged.
     """
     try:
-        content = json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError, RecursionError) as error:
-        raise UserError(f"{path} is damaged: {error}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is damaged: wanted an object, found {str(content)[:40]}")
-    return content
+        raise UserError(
+            f"{path} is damaged ({error}); delete it and repeat the command that wrote it"
+        ) from error
 
 
 def write_json(path: Path, content: dict) -> None:

@@ -5,12 +5,17 @@ shards, and name no image twice. They are there only where they name an image.
 """
 
 import csv
+import logging
 from pathlib import Path
+
+import numpy as np
 
 from config import UserError
 from datasets.manifest import read_names
 from datasets.mask_files import read_notes, unit_files
 from models.checkpoints import replace_file
+
+log = logging.getLogger(__name__)
 
 SKIPPED_FILE, NOT_FINITE_FILE = "skipped.csv", "not_finite.csv"
 FIELDS = ("img_name", "reason")
@@ -81,3 +86,33 @@ def counts(run_folder: Path, results: Path | None = None) -> dict[str, int]:
     places = [results] if results is not None else sorted((run_folder / "results").glob("*/"))
     skipped = {name for place in (run_folder, *places) for name in read_list(place / SKIPPED_FILE)}
     return {"skipped": len(skipped), "not_finite": len(read_list(run_folder / NOT_FINITE_FILE))}
+
+
+def without_unread(scores: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Scores without the images that could not be read again, which `skipped` and `reason` name instead.
+
+    Args:
+        scores: as `results.score_units` wants them, and perhaps `unread` (N,): why each could not be read, else "".
+    """
+    unread = scores.pop("unread", None)
+    if unread is None or not (unread != "").any():
+        return scores
+    keep, index = unread == "", scores["index"]
+    kept = {
+        name: values if name == "variants" else values[keep] if values.ndim == 1 else values[:, keep]
+        for name, values in scores.items()
+    }
+    return kept | {"skipped": index[~keep], "reason": unread[~keep]}
+
+
+def write_unread(folder: Path, run_folder: Path, parts: list[dict[str, np.ndarray]]) -> None:
+    """Writes skipped.csv of an evaluation: images that had been read when the maps were made."""
+    found = {
+        int(position): str(reason)
+        for part in parts
+        for position, reason in zip(part.get("skipped", ()), part.get("reason", ()), strict=True)
+    }
+    if found or (folder / SKIPPED_FILE).exists():
+        names = read_names(Path(run_folder) / "manifest.csv")
+        write_list(folder / SKIPPED_FILE, {names[position]: found[position] for position in sorted(found)})
+        log.warning("%d images could not be read again and are not scored; see %s", len(found), folder)

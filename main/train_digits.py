@@ -18,7 +18,6 @@ import time
 import torch
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from config import TrainDigitsOptions
 from datasets.digits import DigitsOnPhotos
@@ -78,7 +77,7 @@ def train(explainee: Explainee, options: TrainDigitsOptions, device: torch.devic
     )
     loader = DataLoader(digits, options.batch_size, num_workers=options.num_workers)
     started = time.monotonic()
-    for batch in tqdm(loader, desc="vit_digits", initial=step, total=options.steps):
+    for batch in cli.progress_bar(loader, desc="vit_digits", initial=step, total=options.steps):
         logits = explainee(batch["image"].to(device))
         loss = F.cross_entropy(logits, batch["label"].to(device), label_smoothing=options.label_smoothing)
         optimizer.zero_grad()

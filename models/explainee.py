@@ -47,13 +47,20 @@ class Explainee(nn.Module):
         self.eval()
 
     @classmethod
-    def from_name(cls, name: str, checkpoint: str | Path | None = None) -> "Explainee":
+    def from_name(
+        cls, name: str, checkpoint: str | Path | None = None, download: bool = False
+    ) -> "Explainee":
         """Explainee by alias or timm name, with weights as `models.registry.load_pretrained` finds them.
+
+        Args:
+            name: alias or timm name.
+            checkpoint: file of weights.
+            download: let timm fetch what its cache lacks.
 
         Raises:
             UserError: unknown name, no weights, or a backbone without a classifier.
         """
-        model = load_pretrained(name, checkpoint)
+        model = load_pretrained(name, checkpoint, download)
         if getattr(model, "num_classes", None) == 0:
             raise UserError(f"'{name}' has no classifier, so there is no class to explain; choose another")
         explainee = cls(model, input_spec(model), name, None if checkpoint is None else Path(checkpoint))

@@ -114,13 +114,14 @@ class Explainer(nn.Module):
         n_first_layers_to_freeze: int = 0,
         class_conditional: bool = False,
         mask_scale: int = 1,
+        download: bool = False,
     ) -> "Explainer":
         """An explainer with pretrained weights: the explainee's own where the architecture is the same.
 
         Raises:
             UserError: unknown name or no weights.
         """
-        backbone, spec = _backbone(name, explainee)
+        backbone, spec = _backbone(name, explainee, download)
         rows = class_rows_of(explainee) if class_conditional else None
         return cls(backbone, spec, name, activation, n_first_layers_to_freeze, rows, mask_scale)
 
@@ -131,6 +132,7 @@ class Explainer(nn.Module):
         explainee: Explainee,
         input_size: tuple[int, int] | None = None,
         class_conditional: bool = False,
+        download: bool = False,
     ) -> "Explainer":
         """A pretrained backbone with a fresh head, for `main.api.explain` to finetune from scratch.
 
@@ -143,11 +145,12 @@ class Explainer(nn.Module):
             input_size: (H, W) that the backbone is to see (default: its own); pass the explainee's where its
                 images are not square.
             class_conditional: it is to be asked about a class with each image.
+            download: let timm fetch weights that its cache lacks.
 
         Raises:
             UserError: unknown name, no weights, or a backbone that cannot take such a size.
         """
-        backbone, spec = _backbone(name, explainee)
+        backbone, spec = _backbone(name, explainee, download)
         if input_size is not None:
             spec = InputSpec(tuple(input_size), spec.mean, spec.std)
             _resize_tokens(backbone, name, spec.size)
@@ -326,11 +329,11 @@ def class_rows_of(explainee: Explainee) -> Tensor | int:
     return rows
 
 
-def _backbone(name: str, explainee: Explainee) -> tuple[nn.Module, InputSpec]:
+def _backbone(name: str, explainee: Explainee, download: bool) -> tuple[nn.Module, InputSpec]:
     """A pretrained backbone: the explainee's own where the name is the same."""
     if name == explainee.name and hasattr(explainee.model, "forward_features"):
         return copy.deepcopy(explainee.model), explainee.spec
-    backbone = load_pretrained(name)
+    backbone = load_pretrained(name, download=download)
     return backbone, input_spec(backbone)
 
 

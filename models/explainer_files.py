@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from config import ALIASES, UserError
+from config import ALIASES, RELEASED, UserError, recipe_suffix
 from models import published
 from models.checkpoints import load_metadata, load_weights, save_safetensors
 from models.conditioning import LEARNED
@@ -145,11 +145,10 @@ def published_alias(tensors: dict[str, Tensor], path: Path) -> str:
     raise UserError(f"the explainer in {path} fits none of the published pairs ({', '.join(names)})")
 
 
-def run_kind(by_target: bool, class_conditional: bool = False) -> str:
+def run_kind(by_target: bool, class_conditional: bool = False, recipe: str = RELEASED) -> str:
     """Folder of a training run below its pair's: a class-conditional one is asked for any class."""
-    if class_conditional:
-        return "class_conditional"
-    return "target" if by_target else "predicted"
+    kind = "class_conditional" if class_conditional else "target" if by_target else "predicted"
+    return kind + recipe_suffix(recipe)
 
 
 def find_explainer(
@@ -158,22 +157,26 @@ def find_explainer(
     by_target: bool,
     given: Path | None,
     class_conditional: bool = False,
+    recipe: str = RELEASED,
 ) -> Path:
     """The pLTX checkpoint of a pair: `given` (a file or a training run's folder), else in `checkpoints/`.
 
-    There our own `best` comes first, then the authors' file.
+    There our own `best` comes first, then the authors' file, which only the released recipe takes by itself.
 
     Raises:
         UserError: there is none, or several published ones; the message says what to put where.
     """
-    kind = run_kind(by_target, class_conditional)
+    kind = run_kind(by_target, class_conditional, recipe)
     folder = pair_folder(explainer_name, explainee_name)
     if given is not None and Path(given).is_file():
         return Path(given)
     ours = folder / kind / BEST_FILE if given is None else Path(given) / BEST_FILE
     if ours.is_file():
         return ours
-    files = published.published_files(folder if given is None else Path(given), kind)
+    if given is None:
+        files = published.published_files(folder, kind)
+    else:
+        files = published.published_files(Path(given), run_kind(by_target, class_conditional))
     if len(files) == 1:
         return files[0]
     if files:
@@ -184,17 +187,19 @@ def find_explainer(
     where = f"--explainer-checkpoint {given}: no such file or training run" if given else f"{ours} not found"
     raise NoExplainerError(
         f"no pLTX explainer for the pair {explainer_name} / {explainee_name} ({kind}): {where}; "
-        f"{_what_to_put_where(explainer_name, explainee_name, folder, kind, class_conditional)}"
+        f"{_what_to_put_where(explainer_name, explainee_name, folder, kind, class_conditional, recipe)}"
     )
 
 
 def _what_to_put_where(
-    explainer_name: str, explainee_name: str, folder: Path, kind: str, class_conditional: bool
+    explainer_name: str, explainee_name: str, folder: Path, kind: str, class_conditional: bool, recipe: str
 ) -> str:
     alias = ALIASES.get(explainer_name)
-    flag = " --class-conditional True" if class_conditional else ""
-    own = f"train one with main/seg_classification/run_seg_cls.py{flag} or pass --explainer-checkpoint FILE"
-    if class_conditional or alias is None or not alias.published or explainer_name != explainee_name:
+    flags = " --class-conditional True" if class_conditional else ""
+    flags += f" --recipe {recipe}" if recipe != RELEASED else ""
+    own = f"train one with main/seg_classification/run_seg_cls.py{flags} or pass --explainer-checkpoint FILE"
+    published_pair = alias is not None and alias.published and explainer_name == explainee_name
+    if flags or not published_pair:
         return own
     pattern = published.PATTERN.format(kind=kind)
     return f"put the authors' {pattern} into {folder} (it holds the explainee too), or {own}"

@@ -5,6 +5,8 @@ import importlib.util
 import logging
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -79,11 +81,16 @@ def create_model(name: str, num_classes: int | None = None) -> nn.Module:
         raise UserError(f"timm cannot build '{name}': {error}") from error
 
 
-def load_pretrained(name: str, checkpoint: str | Path | None = None) -> nn.Module:
+def load_pretrained(name: str, checkpoint: str | Path | None = None, download: bool = False) -> nn.Module:
     """A classifier with its trained weights.
 
     Weights come from `checkpoint` if given, else `checkpoints/<alias>/explainee.safetensors`, else a
-    published LTX checkpoint in that folder, else their pip package, else timm (its cache, then the network).
+    published LTX checkpoint in that folder, else their pip package, else timm's cache.
+
+    Args:
+        name: alias or timm name.
+        checkpoint: file of weights.
+        download: let timm fetch what its cache lacks; without it no connection is opened.
 
     Raises:
         UserError: unknown name, or no weights to be had; the message names the file that is wanted.
@@ -101,7 +108,7 @@ def load_pretrained(name: str, checkpoint: str | Path | None = None) -> nn.Modul
     model = create_model(name)
     if alias and alias.create:
         raise UserError(f"weights of '{name}' not found: {local} is missing (it comes with the repository)")
-    _load_from_timm(model, name)
+    _load_from_timm(model, name, download)
     return model
 
 
@@ -161,8 +168,8 @@ def _from_package(name: str, package: str) -> nn.Module:
     return model
 
 
-def _load_from_timm(model: nn.Module, name: str) -> None:
-    """Loads timm's pretrained weights in place: from the cache, else the network if it answers at once."""
+def _load_from_timm(model: nn.Module, name: str, download: bool) -> None:
+    """Loads timm's pretrained weights in place: from its cache, else, if asked for, the network."""
     cfg = model.pretrained_cfg
     hub_id = cfg.get("hf_hub_id")
     wanted = f"https://huggingface.co/{hub_id} (model.safetensors)" if hub_id else cfg.get("url")
@@ -171,7 +178,9 @@ def _load_from_timm(model: nn.Module, name: str) -> None:
             f"timm has no pretrained weights for '{name}'; pass a file with --explainee-checkpoint"
         )
     try:
-        with _offline_unless_reachable():
+        with _hub_offline() if not download else _offline_unless_reachable():
+            if not (hub_id or download or _is_cached(wanted)):
+                raise FileNotFoundError(wanted)
             timm.models.load_pretrained(model, pretrained_cfg=cfg, num_classes=model.num_classes)
     except Exception as error:  # the hub client raises many kinds, all meaning: not to be had
         log.debug("timm could not load '%s': %s", name, error)
@@ -180,29 +189,42 @@ def _load_from_timm(model: nn.Module, name: str) -> None:
             f", or put a published LTX checkpoint into {pair_folder(name, name)} (it holds the explainee too)"
         )
         raise UserError(
-            f"weights of '{name}' are not in timm's cache and cannot be downloaded; get {wanted} and pass it "
-            f"with --explainee-checkpoint FILE{or_published if alias and alias.published else ''}"
+            f"weights of '{name}' are not in timm's cache"
+            f"{' and cannot be downloaded; ' if download else '; add --download True to fetch them, or '}"
+            f"get {wanted} and save it as {pair_folder(name, name) / EXPLAINEE_FILE} (of an explainee also "
+            f"--explainee-checkpoint FILE){or_published if alias and alias.published else ''}"
         ) from error
 
 
-class _offline_unless_reachable:
-    """Within it, the hub client reads only its cache where the hub does not answer within 5 seconds."""
+def _is_cached(url: str) -> bool:
+    """Whether timm's cache has the file of a URL."""
+    return (Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(url).path).name).is_file()
 
-    def __enter__(self):
-        import huggingface_hub.constants as constants
 
-        self.constants, self.before = constants, constants.HF_HUB_OFFLINE
-        if not self.before:
-            hub = urlsplit(constants.ENDPOINT)
-            try:
-                port = hub.port or (80 if hub.scheme == "http" else 443)
-                socket.create_connection((hub.hostname, port), timeout=5).close()
-            except OSError:
-                self.constants.HF_HUB_OFFLINE = True
-        return self
+@contextmanager
+def _hub_offline() -> Iterator[None]:
+    """Within it, the hub client reads only its cache."""
+    import huggingface_hub.constants as constants
 
-    def __exit__(self, *exc):
-        self.constants.HF_HUB_OFFLINE = self.before
+    before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def _offline_unless_reachable() -> AbstractContextManager[None]:
+    """`_hub_offline` where the hub does not answer within 5 seconds."""
+    import huggingface_hub.constants as constants
+
+    hub = urlsplit(constants.ENDPOINT)
+    try:
+        port = hub.port or (80 if hub.scheme == "http" else 443)
+        if not constants.HF_HUB_OFFLINE:
+            socket.create_connection((hub.hostname, port), timeout=5).close()
+    except OSError:
+        return _hub_offline()
+    return nullcontext()
 
 
 def _file_name(name: str) -> str:

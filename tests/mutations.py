@@ -5,7 +5,9 @@ one that asks for all memory fail one test with a message, and do not take pytes
 """
 
 import copy
+import json
 import multiprocessing
+import os
 import resource
 import signal
 import traceback
@@ -14,15 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from config import UserError
 
 # The same examples in every run and on every machine, and nothing kept between runs.
 DETERMINISTIC = settings(
-    derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck), max_examples=60
+    derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck), max_examples=25
 )
+N_EXAMPLES = int(os.environ.get("LTX_FUZZ_EXAMPLES", 30))
 _SECONDS_EACH = 20
 _MEMORY = 8 * 2**30
 _ODD = [None, True, 0, -1, 10**12, 1.5, float("nan"), "", "x", [], [1], ["x"], [[]], {}, {"x": 1}]
@@ -157,3 +160,33 @@ def in_child(work: Callable[[], None], timeout: float = 240) -> None:
     process.join()
     assert process.exitcode >= 0 or failure, f"the process that read died of signal {-process.exitcode}"
     assert failure is None, failure
+
+
+def fuzz(path: Path, read, examples: int = N_EXAMPLES) -> None:
+    """Reads `path` with many changes of its bytes."""
+    content = path.read_bytes()
+    read()  # whole, it can be read
+
+    @settings(DETERMINISTIC, max_examples=examples)
+    @given(byte_changes)
+    def attempt(changes):
+        path.write_bytes(changed_bytes(content, changes))
+        refuses_or_reads(read)
+
+    in_child(attempt)
+    path.write_bytes(content)
+
+
+def fuzz_json(path: Path, read, examples: int = 2 * N_EXAMPLES) -> None:
+    """Reads `path` with many changes of the values that its JSON holds."""
+    content = path.read_bytes()
+    value = json.loads(content)
+
+    @settings(DETERMINISTIC, max_examples=examples)
+    @given(value_changes)
+    def attempt(changes):
+        path.write_text(json.dumps(changed_value(value, changes)))
+        refuses_or_reads(read)
+
+    in_child(attempt)
+    path.write_bytes(content)

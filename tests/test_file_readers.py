@@ -4,14 +4,11 @@ A file is made by the library's own writer (or in its true layout), then changed
 in every run. `LTX_FUZZ_EXAMPLES=N` tries N changes of each instead of the default.
 """
 
-import json
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
 from PIL import Image
 from scipy.io import savemat
 
@@ -26,46 +23,10 @@ from datasets.voc import VocSegmentation
 from main.baselines.imported import read_map as read_imported
 from main.results import read_part, write_part
 from models.checkpoints import load_state, load_weights, save_safetensors
-from tests.mutations import (
-    DETERMINISTIC,
-    byte_changes,
-    changed_bytes,
-    changed_value,
-    in_child,
-    refuses_or_reads,
-    value_changes,
-)
+from tests.mutations import N_EXAMPLES, fuzz, fuzz_json
 from tests.segmentation_sets import pictures, write_coco, write_gtsegs, write_voc
 
-N_EXAMPLES = int(os.environ.get("LTX_FUZZ_EXAMPLES", 30))
 SIZE = (16, 16)
-
-
-def fuzz(path: Path, read, examples: int = N_EXAMPLES) -> None:
-    """Reads `path` with many changes of its bytes."""
-    content = path.read_bytes()
-    read()  # whole, it can be read
-
-    @settings(DETERMINISTIC, max_examples=examples)
-    @given(byte_changes)
-    def attempt(changes):
-        path.write_bytes(changed_bytes(content, changes))
-        refuses_or_reads(read)
-
-    in_child(attempt)
-
-
-def fuzz_json(path: Path, read, examples: int = 2 * N_EXAMPLES) -> None:
-    """Reads `path` with many changes of the values that its JSON holds."""
-    value = json.loads(path.read_text())
-
-    @settings(DETERMINISTIC, max_examples=examples)
-    @given(value_changes)
-    def attempt(changes):
-        path.write_text(json.dumps(changed_value(value, changes)))
-        refuses_or_reads(read)
-
-    in_child(attempt)
 
 
 # Mask files and scores.

@@ -12,7 +12,7 @@ from main.pair import explainee_of_run
 from main.perturbation_eval.metrics import Metric, choose_metrics, name_of
 from main.perturbation_eval.unit_scores import UnitScorer, detail_of
 from main.pictures import plot_curves
-from main.run_folder import read_run
+from main.run_folder import read_mask_run
 from main.speed import speed_up
 
 PROTOCOL = "perturbation"
@@ -32,13 +32,13 @@ def evaluate(options: PerturbationOptions) -> dict[str, dict]:
         UserError: no run folder, no mask files, unknown metric, images or weights that are no longer there.
     """
     metrics = choose_metrics(options.metrics)
-    run = read_run(options.run_folder)
+    run = read_mask_run(options.run_folder)
     score_class = options.score_class or run["score_class"]
     folder = _results_folder(options, score_class, metrics)
     device = cli.pick_device(options.device)
 
     def prepare():
-        explainee = explainee_of_run(run).to(device)
+        explainee = explainee_of_run(run, options.download).to(device)
         speed_up(options, explainee)
         images = rebuild(run["dataset"], explainee.input_size)
         chosen = from_manifest(options.run_folder / "manifest.csv", images)
@@ -53,7 +53,7 @@ def evaluate_and_print(options: PerturbationOptions) -> dict[str, dict[str, floa
     """Evaluates, prints the table (with class, fill and early stop named) and returns means by variant."""
     rows = evaluate(options)
     if rows:
-        run = read_run(options.run_folder)
+        run = read_mask_run(options.run_folder)
         title = f"perturbation metrics of {cli.display_path(options.run_folder)}"
         title += f" (class scored: {options.score_class or run['score_class']}; fill: {options.fill})"
         if run["options"].get("early_stop"):

@@ -19,7 +19,7 @@ from main.perturbation_eval.metrics import METRICS, Metric
 from main.perturbation_eval.unit_scores import detail_of
 from main.report_page.measures import Measure, PerturbationMeasure, SegmentationMeasure
 from main.results import part_path, read_part, read_summary
-from main.run_folder import read_run
+from main.run_folder import read_mask_run
 from main.segmentation_eval.evaluator import PROTOCOL as SEGMENTATION
 from main.segmentation_eval.metrics import readings
 
@@ -102,8 +102,7 @@ def open_runs(arguments: tuple[str, ...]) -> list[Run]:
         folder = Path(path)
         if not folder.is_dir():
             raise UserError(f"no such run folder: {folder}")
-        runs.append(Run(name.strip() or folder.resolve().name, bool(given), folder, read_run(folder)))
-        _check_record(runs[-1])
+        runs.append(Run(name.strip() or folder.resolve().name, bool(given), folder, read_mask_run(folder)))
     folders = [run.folder.resolve() for run in runs]
     for i, run in enumerate(runs):
         if folders[i] in folders[:i]:
@@ -111,13 +110,6 @@ def open_runs(arguments: tuple[str, ...]) -> list[Run]:
         if run.name in [other.name for other in runs[:i]]:
             raise UserError(f"two runs are named {run.name}; name one of them with NAME={run.folder}")
     return runs
-
-
-def _check_record(run: Run) -> None:
-    """Raises `UserError` where run.json lacks what the report needs."""
-    missing = [key for key in ("options", "dataset", "explainee", "score_class") if key not in run.record]
-    if missing:
-        raise UserError(f"{run.folder} is no run that makes masks: run.json has no {', '.join(missing)}")
 
 
 def read_results(run: Run) -> list[Result]:

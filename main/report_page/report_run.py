@@ -8,7 +8,8 @@ from main.report_page.compare import compare
 from main.report_page.markup import latex, markdown
 from main.report_page.page import render
 from main.report_page.provenance import provenance_of
-from main.report_page.sections import make_section
+from main.report_page.sections import Section, make_section
+from main.report_page.tables import verdict_table
 from models.checkpoints import replace_file
 
 
@@ -32,6 +33,7 @@ def make_report(options: ReportOptions) -> dict[str, dict[str, float]]:
             section, means = make_section(comparisons, options, galleries=not sections)
             sections.append(section)
             figures |= {label: figures.get(label, {}) | row for label, row in means.items()}
+    _add_verdicts(sections)
     title = options.title or f"Saliency maps of {_explainees(flat)}"
     tables = [table for section in sections for table in section.tables]
     lead = [sentence for section in sections for sentence in section.lead]
@@ -45,6 +47,19 @@ def make_report(options: ReportOptions) -> dict[str, dict[str, float]]:
     for path, text in made.items():
         _write(path, text)
     return figures
+
+
+def _add_verdicts(sections: list[Section]) -> None:
+    """Adds the table that counts the metrics of all protocols that have the first one's reference."""
+    together = [section for section in sections if section.reference == sections[0].reference]
+    labels = dict.fromkeys(label for section in together for label in section.verdicts)
+    verdicts = {
+        label: {name: v for section in together for name, v in section.verdicts.get(label, {}).items()}
+        for label in labels
+    }
+    table = verdict_table(sections[0].reference, verdicts)
+    if table is not None and table.rows:
+        sections[0].tables.insert(2, table)
 
 
 def _explainees(results: list[Result]) -> str:

@@ -26,6 +26,7 @@ class Section:
         title: heading.
         lead: sentences under it.
         tables: scores, differences, ...
+        verdicts: of the reference, by label of the other row and by metric.
         legend: line of each row in the curves, (label, style).
         curves, scatter: (metric, SVG).
         reference, rival: labels of the rows that the scatter compares.
@@ -39,6 +40,7 @@ class Section:
     title: str
     lead: list[str]
     tables: list[Table]
+    verdicts: dict[str, dict[str, str]] = field(default_factory=dict)
     legend: list[tuple[str, dict]] = field(default_factory=list)
     curves: list[tuple[str, str]] = field(default_factory=list)
     scatter: list[tuple[str, str]] = field(default_factory=list)
@@ -77,6 +79,11 @@ def make_section(
     tables += [sanity] if sanity else []
     tables += [_other_fill(other, options) for other in comparisons[1:]]
     section = Section(protocol, title, _lead(main, statistics), [table for table in tables if table.rows])
+    section.verdicts = {
+        row.label: {name: found.verdict for name, found in statistics.differences[row.label].items()}
+        for row in main.rows
+        if row.label != reference.label and not row.randomised and not row.oracle
+    }
     _add_figures(section, main, statistics, options)
     if galleries:
         _add_galleries(section, main, statistics, options)

@@ -11,6 +11,8 @@ from main.report_page.statistics import AHEAD, BEHIND, SAME, Statistics
 from main.results import arrow
 
 NOTHING = "–"
+# The metrics that say whether one method is ahead of another, all protocols together.
+COUNTED = ("POS", "NEG", "INS", "DEL", "ADP", "PIC", "AIC", "SIC", "mIoU")
 MARKS = {AHEAD: "▲", SAME: "·", BEHIND: "▼"}
 
 
@@ -154,14 +156,10 @@ def difference_table(key: str, comparison: Comparison, statistics: Statistics) -
             small = "" if difference.low is None else f"{signed(difference.low)} to {signed(difference.high)}"
             cells.append(Cell(signed(difference.value), difference.value, small, mark=difference.verdict))
         made.append(cells)
-    tally = [
-        Column(verdict, MARKS[verdict], f"metrics on which the reference is {verdict}")
-        for verdict in (AHEAD, SAME, BEHIND)
-    ]
     return Table(
         key,
         f"How much better {statistics.reference} is than each other row",
-        [Column(f"{statistics.reference} against"), *tally, *_columns(better)],
+        [Column(f"{statistics.reference} against"), *_tally(), *_columns(better)],
         made,
         [
             "Positive: the reference is better, whichever direction the metric has. ▲ ahead and ▼ behind: "
@@ -169,6 +167,48 @@ def difference_table(key: str, comparison: Comparison, statistics: Statistics) -
             "twenty of the truly level ones is marked by chance."
         ],
     )
+
+
+def verdict_table(
+    reference: str, verdicts: dict[str, dict[str, str]], counted: Sequence[str] = COUNTED
+) -> Table | None:
+    """On how many of the metrics that a method is judged by the reference is ahead of every other row.
+
+    Args:
+        reference: label of the reference.
+        verdicts: of the reference, by label of the other row and by metric, all protocols together.
+        counted: the metrics that count.
+
+    Returns:
+        The table; None where fewer than two of those metrics were measured.
+    """
+    measured = [name for name in counted if any(name in row for row in verdicts.values())]
+    if len(measured) < 2:
+        return None
+    made = []
+    for label, row in verdicts.items():
+        names = {verdict: [name for name in measured if row.get(name) == verdict] for verdict in MARKS}
+        if any(names.values()):
+            missing = [name for name in counted if name not in row]
+            lists = [Cell(", ".join(names[verdict]) or NOTHING) for verdict in (SAME, BEHIND)]
+            tally = [Cell(str(len(names[verdict])), len(names[verdict])) for verdict in MARKS]
+            made.append([Cell(label), *tally, *lists, Cell(", ".join(missing) or NOTHING)])
+    return Table(
+        "verdicts",
+        f"On how many of {', '.join(counted)} {reference} is ahead",
+        [Column(f"{reference} against"), *_tally(), Column("level on"), Column("behind on"),
+         Column("not measured", "", "metrics that one of the two rows lacks")],
+        made,
+        ["Ahead and behind: the paired 95% interval of the difference excludes zero, as in the tables that "
+         "give it."],
+    )  # fmt: skip
+
+
+def _tally() -> list[Column]:
+    return [
+        Column(verdict, mark, f"metrics on which the reference is {verdict}")
+        for verdict, mark in MARKS.items()
+    ]
 
 
 def sanity_table(comparison: Comparison, statistics: Statistics) -> Table | None:

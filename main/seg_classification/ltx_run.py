@@ -4,7 +4,7 @@ import dataclasses
 import logging
 from pathlib import Path
 
-from config import FinetuneOptions, UserError
+from config import FinetuneOptions, UserError, recipe_suffix
 from datasets.base import ImageSet
 from datasets.mask_files import MaskUnit
 from main.mask_run import UnitInput, choose_images, make_masks
@@ -137,11 +137,11 @@ class _UnitMaker:
 
 
 def default_run_name(options: FinetuneOptions, images_name: str) -> str:
-    """Folder name from the pair, the class that is explained and the method."""
+    """Folder name from the pair, the class that is explained, the method and the recipe."""
     pair = pair_folder(explainer_name(options), options.explainee_model_name).name
     kind = "target" if options.train_model_by_target_gt_class else "predicted"
-    sanity = "-randomised" if options.randomise_weights else ""
-    return f"{images_name}-{pair}-{kind}-{'pltx' if options.RUN_BASE_MODEL else 'ltx'}{sanity}"
+    method = ("pltx" if options.RUN_BASE_MODEL else "ltx") + recipe_suffix(options.recipe)
+    return f"{images_name}-{pair}-{kind}-{method}{'-randomised' if options.randomise_weights else ''}"
 
 
 def candidates(options: FinetuneOptions) -> dict[str, int]:

@@ -17,6 +17,7 @@ from main.distributed import World
 from main.mask_run import needs_labels
 from main.pair import (
     RANDOMISED_EXPLAINEE,
+    RECIPE,
     explainee_record,
     explainer_name,
     is_published_pair,
@@ -107,6 +108,7 @@ def pretrain(
             "class": "target" if options.train_model_by_target_gt_class else "predicted",
             "objective": dataclasses.asdict(objective(options)),
             RANDOMISED_EXPLAINEE: options.randomise_weights,
+            RECIPE: options.recipe,
         },
         world,
     )  # fmt: skip
@@ -114,10 +116,10 @@ def pretrain(
 
 
 def run_folder(options: PretrainOptions) -> Path:
-    """`checkpoints/<pair>/<target|predicted|class_conditional>[-randomised]`, or another root or name."""
+    """`checkpoints/<pair>/<target|predicted|class_conditional>[-<recipe>][-randomised]`, or as named."""
     pair = pair_folder(explainer_name(options), options.explainee_model_name)
     root = options.default_root_dir / pair.name if options.default_root_dir else pair
-    kind = run_kind(options.train_model_by_target_gt_class, options.class_conditional)
+    kind = run_kind(options.train_model_by_target_gt_class, options.class_conditional, options.recipe)
     return root / (options.run_name or kind + ("-randomised" if options.randomise_weights else ""))
 
 

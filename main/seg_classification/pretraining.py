@@ -12,12 +12,12 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from config import UserError
 from datasets.base import ImageSet
 from datasets.build import BAD, groups
 from main.claims import claimed
+from main.cli import progress_bar
 from main.distributed import World
 from main.perturbation_eval.curves import auc, read_class, removal_curve
 from main.run_folder import check_same_run
@@ -159,8 +159,8 @@ class Trainer:
             pins(self.device),
             self.plan.skip_bad,
         )
-        bar = tqdm(
-            loader, f"epoch {self.epoch}", len(steps), initial=self.batch, unit="batch",
+        bar = progress_bar(
+            loader, f"epoch {self.epoch}", total=len(steps), initial=self.batch, unit="batch",
             disable=not self.world.is_main,
         )  # fmt: skip
         for data, (_, counts), step in zip(bar, shares, steps[self.batch :], strict=True):

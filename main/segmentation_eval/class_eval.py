@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from config import BaselineOptions, ClassEvalOptions, UserError
 from datasets.base import ImageSet
@@ -19,6 +18,7 @@ from main.api import defaults_of
 from main.baselines.base import Batch
 from main.baselines.baseline_run import scaled
 from main.baselines.methods import BASELINES, parse_methods, resolve_methods
+from main.cli import progress_bar
 from main.mask_run import choose_images
 from main.pair import (
     explainee_record,
@@ -168,7 +168,7 @@ def evaluate(
     record["explainee"] = explainee_record(options, explainee)
     run = open_run(folder, options, identity, record)
     measured, pictures = [], []
-    with tqdm(total=len(chosen), desc=folder.name, unit="image") as bar:
+    with progress_bar(total=len(chosen), desc=folder.name, unit="image") as bar:
         for pixels, questions in questions_of(images, chosen, explainee, options.seed):
             maps = _maps(methods, pixels, questions)
             for variant, values in maps.items():

@@ -12,7 +12,7 @@ from datasets.build import batches, rebuild
 from datasets.manifest import from_manifest
 from datasets.mask_files import MaskUnit
 from main import results
-from main.run_folder import read_run
+from main.run_folder import read_mask_run
 from main.segmentation_eval.metrics import COUNTS, Reading, readings
 from main.segmentation_eval.sheets import write_sheet_of
 from models.registry import input_size
@@ -33,7 +33,7 @@ def evaluate(options: SegmentationOptions) -> dict[str, dict]:
     Raises:
         UserError: no run folder, no mask files, images that are no longer there or have no object masks.
     """
-    run = read_run(options.run_folder)
+    run = read_mask_run(options.run_folder)
     images, chosen = _images_of(options, run)
     read_as = readings(images.has_void, options.voc_void)
     folder = _results_folder(options, run, images)

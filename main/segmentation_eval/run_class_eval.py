@@ -22,7 +22,7 @@ from pathlib import Path
 sys.path[0] = sys.path[0] if __package__ else str(Path(__file__).parents[2])
 
 import config
-from config import ClassEvalOptions
+from config import ClassEvalOptions, recipe_suffix
 from main import cli
 
 
@@ -40,7 +40,10 @@ def main(options: ClassEvalOptions) -> tuple[Path, dict]:
     check_labels(images, explainee.num_classes)
     pair = pair_folder(explainer_name(options), options.explainee_model_name).name
     steps = f"-ltx{options.steps}" if options.steps else ""
-    name = options.run_name or f"{PROTOCOL}-{images.describe()['kind']}-{pair}{steps}"
+    name = (
+        options.run_name
+        or f"{PROTOCOL}-{images.describe()['kind']}-{pair}{steps}{recipe_suffix(options.recipe)}"
+    )
     folder = (options.default_root_dir or config.RESULTS) / name
     rows = evaluate(options, explainee, images, folder, device)
     print(results.format_table(rows, f"maps of asked classes, {cli.display_path(folder)} (%)"))

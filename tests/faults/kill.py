@@ -137,6 +137,7 @@ def launch(stage: Stage, folder: Path) -> Watched:
     """Starts a stage's command; its output goes beside the folder."""
     log = folder.with_name(f"{folder.name}.{time.monotonic_ns()}.log")
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    environment["TQDM_MININTERVAL"] = "0"
     with open(log, "w") as file:
         return Watched(
             subprocess.Popen(stage.command(folder), stdout=file, stderr=file, env=environment, cwd=ROOT), log

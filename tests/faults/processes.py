@@ -70,6 +70,7 @@ def _work(script: str, argv: list[str], out: Path, err: Path, patch) -> None:
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
     sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
     logging.getLogger().handlers.clear()
+    multiprocessing.set_start_method("fork", force=True)  # or the script's own processes would not be patched
     torch.set_num_threads(1)
     set_fused_attn(False)
     pictures._save = _save_empty

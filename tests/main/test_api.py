@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+import config
 from config import UserError
 from main.api import FRESH, TRAINED, Explainee, Explainer, Objective, defaults_of, explain, read_explainer
 from main.perturbation_eval.curves import read_class
@@ -178,6 +179,20 @@ def test_finetuning_goes_on_with_the_objective_of_pretraining(trained):
     assert defaults_of(trained).objective.mask_loss_mul == 30
     trained.metadata = {"objective": {"mask_loss_mul": 7.0, "is_ce_neg": True}}
     assert defaults_of(trained).objective == Objective(mask_loss_mul=7.0, is_ce_neg=True)
+    assert (defaults_of(trained).steps, defaults_of(trained).lr) == (TRAINED.steps, TRAINED.lr)
+
+
+def test_steps_and_rate_of_the_recipe_that_an_explainer_was_pretrained_with(make_explainer, monkeypatch):
+    values = {"finetune_lr": "3e-4", "n_epochs_to_optimize_stage_b": 7}
+    monkeypatch.setitem(config.RECIPES, "own", (config.Rule(values=values, stage="finetuning"),))
+    trained = make_explainer()
+    trained.metadata = {"recipe": "own", "objective": {"mask_loss": "l1"}}
+    found = defaults_of(trained)
+    assert (found.steps, found.lr, found.objective) == (7, 3e-4, Objective("l1"))
+    assert defaults_of(trained, "released").lr == TRAINED.lr
+    trained.metadata = {"recipe": "gone"}
+    with pytest.raises(UserError, match="there is no recipe 'gone'"):
+        defaults_of(trained)
 
 
 @pytest.mark.parametrize(
@@ -286,7 +301,7 @@ def test_class_conditional_mistakes(conditional, make_explainee):
 
 
 def test_class_conditional_for_a_module_with_and_without_a_linear_classifier(make_backbone, monkeypatch):
-    monkeypatch.setattr("models.explainer.load_pretrained", lambda name: make_backbone("cnn"))
+    monkeypatch.setattr("models.explainer.load_pretrained", lambda name, **_: make_backbone("cnn"))
     monkeypatch.setattr("models.explainer.input_spec", lambda model: own().spec)
     for explainee, kind in (
         (own(), "classifier"),

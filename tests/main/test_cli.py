@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import logging
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -300,3 +301,17 @@ def test_inner_bars_are_shown_and_wiped_on_a_terminal_and_leave_nothing_in_a_pip
         seen[stream.isatty()] = stream.getvalue()
     assert seen[False] == ""
     assert "thing" in seen[True] and seen[True].endswith("\r")
+
+
+def test_progress_in_a_log_is_lines_half_a_minute_apart(monkeypatch, capsys):
+    """And in a terminal it is tqdm's own."""
+    assert list(cli.progress_bar(range(1000), "run", unit="image")) == list(range(1000))
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2 and "\r" not in "".join(lines)
+    assert lines[0].startswith("run:   0%|") and lines[1].startswith("run: 100%|") and "1000/1000" in lines[1]
+    monkeypatch.setenv("TQDM_MININTERVAL", "0")
+    list(cli.progress_bar(range(3), "run", miniters=1))
+    assert re.findall(r"\d/3", capsys.readouterr().err)[:4] == ["0/3", "1/3", "2/3", "3/3"]
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    list(cli.progress_bar(range(3), "run"))
+    assert capsys.readouterr().err.startswith("\rrun:   0%|")

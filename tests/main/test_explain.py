@@ -10,7 +10,7 @@ from PIL import Image
 
 from datasets.base import to_tensor
 from datasets.mask_files import read_unit, unit_files
-from main import explain
+from main import explain, explain_run
 from main.explain_pictures import LONGEST_SIDE, stems
 from main.perturbation_eval import run_perturbation_eval
 from models.explainee import Explainee
@@ -83,7 +83,8 @@ def test_the_same_command_writes_nothing_again_and_says_the_same(run, photo):
     folder, _ = written(first)
     times = {path: path.stat().st_mtime_ns for path in folder.rglob("*.png")}
     again = run("--input", photo, "--steps", "2")
-    assert again.out == first.out
+    said = [[line for line in out.splitlines() if "free" not in line] for out in (again.out, first.out)]
+    assert said[0] == said[1] and len(said[0]) > 3  # free memory differs
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.png")} == times
     other = run("--input", photo, "--steps", "2", "--mask-loss-mul", "3")
     assert written(other)[0].name == f"{folder.name}-2"
@@ -158,6 +159,33 @@ def test_side_by_side_is_as_one_by_one(run, write_images):
             np.testing.assert_allclose(ours.token_masks[variant], masks, rtol=0, atol=1e-5)
         assert ours.arrays.keys() == theirs.arrays.keys()
         assert np.array_equal(ours.arrays["top_class"], theirs.arrays["top_class"])
+
+
+def test_auto_takes_what_fits_and_backs_off(run, write_images, monkeypatch, caplog):
+    """The masks are those of a given number, and a number that is too large says what to pass."""
+    folder, explain_pictures = write_images(["a.png", "b.png", "c.png"]), explain_run.explain_pictures
+
+    def short_of_memory(pictures, index, explainee, plan, batch_size):
+        if batch_size > 2:
+            raise MemoryError
+        return explain_pictures(pictures, index, explainee, plan, batch_size)
+
+    flags = ("--input", folder, "--target-class", "3", "--steps", "2")
+    plain = run(*flags, "--run-name", "plain")
+    assert "taking 16 at once" in plain.out and "two moments" in plain.out
+    monkeypatch.setattr(explain_run, "explain_pictures", short_of_memory)
+    auto = run(*flags, "--run-name", "auto", "--batch-size", "auto")
+    assert auto.code == 0 and "going on with 2" in caplog.text
+    for ours, theirs in zip(*[unit_files(written(result)[0]) for result in (plain, auto)], strict=True):
+        for variant, masks in read_unit(theirs).token_masks.items():
+            np.testing.assert_allclose(read_unit(ours).token_masks[variant], masks, rtol=0, atol=1e-5)
+    given = run(*flags, "--run-name", "given", "--batch-size", "8")
+    assert "--batch-size 4 would fit, or auto" in given.error
+
+
+@pytest.mark.parametrize("text, words", [("0", "wanted at least 1"), ("many", "'auto'")])
+def test_a_batch_size_that_makes_no_sense(run, photo, text, words):
+    assert words in run("--input", photo, "--batch-size", text).error
 
 
 def test_exif_orientation_is_respected_and_the_evaluator_sees_the_same(run, run_script, tmp_path):

@@ -1,5 +1,6 @@
 """Run folders: what they record, and that another configuration is refused with the difference named."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import config
-from config import FinetuneOptions, UserError
+from config import FinetuneOptions, UserError, option
 from main.run_folder import (
     git_commit,
     open_run,
@@ -48,6 +49,19 @@ def test_the_same_run_goes_on(tmp_path):
 def test_what_changes_no_result_may_change(tmp_path, free):
     open_run(tmp_path, FinetuneOptions(), IDENTITY)
     open_run(tmp_path, FinetuneOptions(**free), IDENTITY)
+
+
+def test_options_that_an_older_version_did_not_have_count_as_their_defaults(tmp_path):
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Newer(FinetuneOptions):
+        shine: float = option(0.0, "a new option")
+
+    first = open_run(tmp_path, FinetuneOptions(), IDENTITY)
+    assert open_run(tmp_path, Newer(), IDENTITY) == first
+    with pytest.raises(UserError, match=r"shine was None, now 1\.0"):
+        open_run(tmp_path, Newer(shine=1.0), IDENTITY)
+    with pytest.raises(UserError, match="seed was 42, now 1"):
+        open_run(tmp_path, Newer(seed=1), IDENTITY)
 
 
 @pytest.mark.parametrize(

@@ -199,14 +199,17 @@ def no_network(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
 
 
+@pytest.mark.parametrize("download", [True, False])
 @pytest.mark.parametrize("name", ["test_vit.r160_in1k", "test_vit"])
-def test_weights_that_cannot_be_had(no_network, places, name):
+def test_weights_that_cannot_be_had(no_network, places, name, download):
     import huggingface_hub.constants as constants
 
     before, started = constants.HF_HUB_OFFLINE, time.monotonic()
     wanted = rf"weights of '{name}' .*huggingface.co/timm/test_vit.r160_in1k.*--explainee-checkpoint"
     with pytest.raises(UserError, match=wanted) as error:
-        load_pretrained(name)
+        load_pretrained(name, download=download)
+    said = "cannot be downloaded" if download else "add --download True to fetch them"
+    assert said in str(error.value)
     assert time.monotonic() - started < 20 and "\n" not in str(error.value)
     assert before == constants.HF_HUB_OFFLINE
 

@@ -20,7 +20,7 @@ def make_run(make_explainee, tmp_path, monkeypatch):
     """`make_run(methods, unit_size)`: maps of a tiny explainee for six digits; the evaluator gets it too."""
     explainee = make_explainee("cnn", size=(16, 16), num_classes=10, seed=2)
     explainee.model.fc.weight.data.mul_(5)  # sure enough of its classes for AIC and SIC
-    monkeypatch.setattr(evaluator, "explainee_of_run", lambda run: explainee)
+    monkeypatch.setattr(evaluator, "explainee_of_run", lambda run, download: explainee)
 
     def make(methods, unit_size):
         images = DigitsOnPhotos("test", 6, image_size=(16, 16))

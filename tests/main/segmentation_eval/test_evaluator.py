@@ -252,6 +252,8 @@ def test_images_without_object_masks_are_one_line(tmp_path, images):
     (run / "masks").mkdir(parents=True)
     described = open_folder(folder, SIZE).describe()
     content = {"dataset": described, "options": {}, "hash": "", "input_size": SIZE, "n_images": 1}
+    content |= {"identity": {}, "score_class": "explained", "explainee": {"name": "tiny", "sha256": ""}}
+    (run / "manifest.csv").write_text("index,image,label\n0,a.png,-1\n")
     (run / "run.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match=r"explains images without object masks .*--dataset-type"):
         evaluate(options_of(run))

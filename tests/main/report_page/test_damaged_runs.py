@@ -1,0 +1,67 @@
+"""Run folders with files changed at random: what reads them does so, or says in a line what is wrong."""
+
+import pytest
+
+from config import PerturbationOptions, ReportOptions, SegmentationOptions
+from main import merging
+from main.perturbation_eval import evaluator as perturbation
+from main.report_page.report_run import make_report
+from main.segmentation_eval import evaluator as segmentation
+from tests.mutations import N_EXAMPLES, fuzz, fuzz_json
+
+FEW = max(5, N_EXAMPLES // 4)  # each takes a tenth of a second to a second
+
+
+@pytest.fixture
+def run(make_run):
+    """A run of six digits with scores of both kinds."""
+    return make_run("run", segmentation_too=True)
+
+
+def evaluate(run) -> None:
+    """What the scripts do with scores that are all there: they read run.json and manifest, and add up."""
+    perturbation.evaluate(PerturbationOptions(run_folder=run, device="cpu"))
+    segmentation.evaluate(SegmentationOptions(run_folder=run, num_workers=0))
+
+
+def merge(run) -> None:
+    merging.check_masks(run)
+    for folder in merging.evaluations(run):
+        merging.merge(run, folder)
+
+
+@pytest.fixture
+def report(run, tmp_path):
+    options = ReportOptions(
+        runs=(str(run),), output=tmp_path / "out" / "report.html", resamples=100, gallery_images=1
+    )
+    return lambda: make_report(options)
+
+
+@pytest.mark.parametrize("name", ["run.json", "manifest.csv"])
+def test_evaluators(run, name):
+    fuzz(run / name, lambda: evaluate(run), FEW)
+    if name == "run.json":
+        fuzz_json(run / name, lambda: evaluate(run), 2 * FEW)
+
+
+@pytest.mark.parametrize("name", ["run.json", "results/perturbation-black-explained/options.json"])
+def test_merging(run, name):
+    evaluate(run)  # writes options.json
+    fuzz(run / name, lambda: merge(run), FEW)
+    fuzz_json(run / name, lambda: merge(run), 2 * FEW)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "run.json", "manifest.csv", "results/perturbation-black-explained/summary.json",
+        "results/perturbation-black-explained/per_image.csv",
+        "results/segmentation-predicted/per_image.csv",
+        "results/perturbation-black-explained/parts/000000-000005.npz",
+    ],
+)  # fmt: skip
+def test_report(run, report, name):
+    fuzz(run / name, report, FEW)
+    if name.endswith(".json"):
+        fuzz_json(run / name, report, 2 * FEW)

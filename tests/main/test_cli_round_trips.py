@@ -1,0 +1,114 @@
+"""Options to a command line and back: every dataclass of options, and what run.json stores of them."""
+
+import dataclasses
+import inspect
+import json
+import types
+import typing
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import config
+from config import FinetuneOptions, UserError
+from main import cli
+from main.recipes import with_recipe
+from main.run_folder import resolved_options
+from tests.mutations import DETERMINISTIC
+
+CLASSES = [
+    options_class
+    for _, options_class in inspect.getmembers(config, inspect.isclass)
+    if dataclasses.is_dataclass(options_class) and options_class.__doc__.startswith("`")  # of a script
+]
+# No NUL (no operating system passes one on), no surrogates (they are no text), and not empty.
+TEXT = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), min_size=1, max_size=12)
+# Several values follow one flag, so none of them may look like the next one.
+WORD = TEXT.filter(lambda text: not text.startswith("-"))
+PATH = WORD.map(Path).filter(lambda path: str(path) != ".")
+OF_TYPE = {
+    bool: st.booleans(),
+    int: st.integers(-(10**12), 10**12),
+    float: st.floats(allow_nan=False, allow_infinity=False),
+    str: TEXT,
+    Path: PATH,
+}
+
+
+def values_of(field: dataclasses.Field, hint) -> st.SearchStrategy:
+    """Every value that a field may have."""
+    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if int in kinds and str in kinds:
+        return OF_TYPE[int] | st.just("auto")
+    found = []
+    for kind in kinds:
+        if kind is type(None):
+            if field.default is None:
+                found.append(st.none())
+        elif typing.get_origin(kind) is tuple:
+            words = PATH if Path in typing.get_args(kind) else WORD
+            found.append(st.lists(words, min_size=1, max_size=3).map(tuple))
+        elif field.metadata["choices"]:
+            found.append(st.sampled_from(field.metadata["choices"]))
+        else:
+            found.append(OF_TYPE[kind])
+    return st.one_of(found)
+
+
+def any_of(options_class) -> st.SearchStrategy:
+    """Any instance of a dataclass of options."""
+    hints = typing.get_type_hints(options_class)
+    fields = dataclasses.fields(options_class)
+    made = st.builds(options_class, **{f.name: values_of(f, hints[f.name]) for f in fields})
+    return made.filter(_can_be_asked_for)
+
+
+def _can_be_asked_for(options) -> bool:
+    """No command line leaves open (None) what its recipe sets."""
+    told = {name: value for name, value in vars(options).items() if value is not None}
+    return with_recipe(type(options), told) == options
+
+
+def test_every_script_has_its_options_here():
+    assert {"FinetuneOptions", "PretrainOptions", "ReportOptions"} <= {c.__name__ for c in CLASSES}
+
+
+@pytest.mark.parametrize("options_class", CLASSES, ids=lambda c: c.__name__)
+def test_options_to_a_command_line_and_back(options_class):
+    @DETERMINISTIC
+    @given(any_of(options_class))
+    def there_and_back(options):
+        values = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
+        assert cli.parse(options_class, cli.arguments(options_class, values)) == options
+
+    there_and_back()
+
+
+@DETERMINISTIC
+@given(any_of(FinetuneOptions))
+def test_what_run_json_stores_gives_the_same_options(options):
+    stored = json.loads(json.dumps(resolved_options(options)))
+    again = cli.parse(FinetuneOptions, cli.arguments(FinetuneOptions, stored))
+    assert again == options
+    assert resolved_options(again, only_identity=True) == resolved_options(options, only_identity=True)
+
+
+@DETERMINISTIC
+@given(st.lists(TEXT, max_size=6))
+def test_any_words_are_options_or_one_error(words):
+    """No other exception, and `--help` alone ends the process."""
+    try:
+        options = cli.parse(FinetuneOptions, words)
+    except UserError as error:
+        assert "--help lists the flags" in str(error)
+    except SystemExit as stop:
+        assert stop.code == 0 and {"-h", "--help"} & set(words)
+    else:
+        assert isinstance(options, FinetuneOptions)
+
+
+def test_a_name_that_is_no_option():
+    with pytest.raises(UserError, match="'batchsize' is no option"):
+        cli.arguments(FinetuneOptions, {"batchsize": 3})
