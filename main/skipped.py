@@ -92,7 +92,7 @@ def without_unread(scores: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Scores without the images that could not be read again, which `skipped` and `reason` name instead.
 
     Args:
-        scores: as `results.score_units` wants them, and perhaps `unread` (N,): why each could not be read, else "".
+        scores: as `results.score_units` wants them, and perhaps `unread` (N,), why each could not be read.
     """
     unread = scores.pop("unread", None)
     if unread is None or not (unread != "").any():
