@@ -193,6 +193,7 @@ def _make_unit(explainee, images, chosen, unit, options, method, device, bar) ->
         if not read:
             continue
         index += [positions[row] for row in read]
+        read = slice(None) if len(read) == len(reasons) else read  # no copy out of pinned memory
         loaded.append(to_device(batch["image"][read], device))
         labels.append(batch["label"][read])
         with torch.no_grad():
