@@ -92,9 +92,8 @@ def merge(run_folder: Path, folder: Path) -> dict[str, dict[str, float]]:
                 f"{folder} has no scores of {file.name}: an evaluation shard is missing or still at work; "
                 "run its command again"
             )
-        part = results.read_part(path)
-        scored = np.sort([*part["index"], *part.get("skipped", ())])
-        if not np.array_equal(scored, np.sort(read_unit(file).index)):
+        part, wanted = results.read_part(path), read_unit(file).index
+        if not np.array_equal(part["index"], wanted[~np.isin(wanted, part.get("skipped", ()))]):
             raise UserError(f"{path} scores other images than {file} holds; remove it and evaluate again")
     protocol = folder.name.partition("-")[0]
     if protocol not in _EVALUATORS:
