@@ -26,7 +26,7 @@ _TAKEN = (errno.EACCES, errno.EAGAIN)
 
 
 @contextlib.contextmanager
-def claimed(folder: Path, parts: Collection[int], what: str) -> Iterator[None]:
+def claimed(folder: Path, parts: Collection[int], what: str, wait: bool = False) -> Iterator[None]:
     """Holds parts of a folder's work for this process; nothing where there are none.
 
     Where the disk knows no locks (some network disks), it says so and goes on without.
@@ -35,6 +35,7 @@ def claimed(folder: Path, parts: Collection[int], what: str) -> Iterator[None]:
         folder: run folder, or results folder.
         parts: numbers of the parts.
         what: what is in the folder, for the message.
+        wait: until another process gives them back, instead of refusing.
 
     Raises:
         UserError: another process is at work on one of them, or the folder cannot be written.
@@ -49,16 +50,16 @@ def claimed(folder: Path, parts: Collection[int], what: str) -> Iterator[None]:
     except OSError as error:
         raise UserError(f"cannot write {path}: {disk_error(error)}") from error
     try:
-        _lock(handle, folder, parts, what)
+        _lock(handle, folder, parts, what, 0 if wait else fcntl.LOCK_NB)
         yield
     finally:
         os.close(handle)  # which gives every lock back
 
 
-def _lock(handle: int, folder: Path, parts: Collection[int], what: str) -> None:
+def _lock(handle: int, folder: Path, parts: Collection[int], what: str, how: int) -> None:
     for part in parts:
         try:
-            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, part)
+            fcntl.lockf(handle, fcntl.LOCK_EX | how, 1, part)
         except OSError as error:
             if error.errno in _TAKEN:
                 raise UserError(

@@ -136,6 +136,7 @@ def make_masks(
         progress_bar(total=total, initial=total - sum(map(len, todo)), desc=folder.name, unit="image") as bar,
     ):
         for unit in todo:
+            remove_leftovers(unit_path(folder, unit))
             made = _make_unit(explainee, images, chosen, unit, options, method, device, bar)
             made.attributes = attributes
             for group in ("token_masks", "saliency"):
@@ -152,10 +153,7 @@ def _claim_missing(folder: Path, mine: list[range], unit_size: int) -> Iterator[
         return [unit for unit in mine if not unit_path(folder, unit).is_file()]
 
     with claimed(folder, [unit.start // unit_size for unit in missing()], "the same mask files"):
-        todo = missing()  # again: another process may have made some, and have ended, until the claim
-        for unit in todo:
-            remove_leftovers(unit_path(folder, unit))
-        yield todo
+        yield missing()  # again: another process may have made some, and have ended, until the claim
 
 
 def _make_unit(explainee, images, chosen, unit, options, method, device, bar) -> MaskUnit:

@@ -107,7 +107,8 @@ def _write_options(folder: Path, options, run: dict) -> None:
     how = (how | {"run_folder"}) - {"precision"}
     values = {name: value for name, value in resolved_options(options).items() if name not in how}
     path = folder / OPTIONS_FILE
-    if path.is_file() and read_json(path)["run_hash"] != run["hash"]:
+    stored = read_json(path) if path.is_file() else {"run_hash": run["hash"]}
+    if not isinstance(stored, dict) or stored.get("run_hash") != run["hash"]:
         log.warning("%s holds scores of another run, which are made anew", folder)
         shutil.rmtree(folder / "parts", ignore_errors=True)
     write_json(path, {"run_hash": run["hash"], "options": values})

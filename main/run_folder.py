@@ -14,10 +14,13 @@ from typing import Any
 import config
 from config import UserError
 from datasets.manifest import read_names
+from main.claims import claimed
 from main.json_shapes import MASK_RUN, RUN, check_shape
 from models.checkpoints import replace_file
 
 _PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn", "h5py", "pillow")
+
+_OPENING = 2**40  # the part of a folder that is its run.json: behind those of all mask files
 
 
 def resolved_options(options, only_identity: bool = False) -> dict[str, Any]:
@@ -70,24 +73,30 @@ def open_run(folder: Path, options, identity: dict[str, Any], record: dict[str, 
     """
     identity = _plain({"options": resolved_options(options, only_identity=True)} | identity)
     path = Path(folder) / "run.json"
-    if path.is_file():
-        existing = read_run(folder)
-        identity = _as_known_to(existing, identity, options)
-        if existing["hash"] != _digest(identity):
-            difference = "; ".join(_differences(existing["identity"], identity)) or "unknown"
-            raise UserError(
-                f"{folder} holds a run of another configuration ({difference}); choose another --run-name, "
-                "or delete the folder"
-            )
-        return existing
-    run = {"hash": _digest(identity), "identity": identity, **_plain(record or {})}
+    if not path.is_file():
+        # Of processes that start at the same time, one writes it and the others look whether it is theirs.
+        with claimed(folder, [_OPENING], "run.json", wait=True):
+            if not path.is_file():
+                write_json(path, _new_run(options, identity, record or {}))
+    existing = read_run(folder)
+    identity = _as_known_to(existing, identity, options)
+    if existing["hash"] != _digest(identity):
+        difference = "; ".join(_differences(existing["identity"], identity)) or "unknown"
+        raise UserError(
+            f"{folder} holds a run of another configuration ({difference}); choose another --run-name, "
+            "or delete the folder"
+        )
+    return existing
+
+
+def _new_run(options, identity: dict, record: dict[str, Any]) -> dict:
+    """Content of run.json of a run that begins."""
+    run = {"hash": _digest(identity), "identity": identity, **_plain(record)}
     run |= {
         "options": resolved_options(options),
         "command": [config.portable_path(Path(part)) if part.endswith(".py") else part for part in sys.argv],
     }
-    run |= {"versions": versions(), "created": datetime.now(UTC).isoformat(timespec="seconds")}
-    write_json(path, run)
-    return run
+    return run | {"versions": versions(), "created": datetime.now(UTC).isoformat(timespec="seconds")}
 
 
 def _digest(identity: dict) -> str:
@@ -96,7 +105,7 @@ def _digest(identity: dict) -> str:
 
 def _as_known_to(run: dict, identity: dict, options) -> dict:
     """The identity without options at their defaults that the version which began a run did not have."""
-    known = run["identity"]["options"]
+    known = run.get("identity", {}).get("options", identity["options"])
     defaults = {field.name: _plain(field.default) for field in dataclasses.fields(options)}
     kept = {
         name: value for name, value in identity["options"].items() if name in known or value != defaults[name]
@@ -166,7 +175,9 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError, RecursionError) as error:
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
         raise UserError(
             f"{path} is damaged ({error}); delete it and repeat the command that wrote it"
         ) from error

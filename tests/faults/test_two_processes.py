@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from main import mask_run
+from main import mask_run, run_folder
+from main.claims import LOCK_FILE
 from main.perturbation_eval import unit_scores
 from main.seg_classification import pretraining
 from tests.faults.folders import contents, differences
@@ -110,6 +111,32 @@ def test_shards_side_by_side(script, argv, start_run, tmp_path):
     alone, other = argv(script, "alone")
     assert start_run(script, alone).wait().code == 0
     assert differences(folder, contents(other)) == []
+
+
+def slow_to_write(gate: Path) -> None:
+    """Both processes have seen that there is no run.json before one writes it."""
+    new_run = run_folder._new_run
+
+    def wait_and_make(*arguments):
+        while not gate.exists():
+            time.sleep(0.01)
+        return new_run(*arguments)
+
+    run_folder._new_run = wait_and_make
+
+
+def test_two_configurations_that_begin_at_the_same_time(argv, start_run, tmp_path):
+    """As in a cluster's array whose tasks were given one --run-name: the folder is one run's."""
+    command, folder = argv("ltx")
+    gate, patch = tmp_path / "go on", functools.partial(slow_to_write, tmp_path / "go on")
+    runs = [start_run("ltx", [*command, "--seed", seed], patch) for seed in (1, 2)]
+    wait_until((folder / LOCK_FILE).exists)
+    time.sleep(1)
+    gate.touch()
+    results = [run.wait() for run in runs]
+    assert sorted(result.code for result in results) == [0, 2]
+    refused = next(result for result in results if result.code)
+    assert "holds a run of another configuration (seed was" in refused.error
 
 
 def test_shards_that_overlap(argv, start_run, tmp_path):

@@ -53,7 +53,7 @@ def test_summary_round_trip(tmp_path):
     read = results.read_summary(tmp_path)
     assert read["rows"] == rows() and read["curves"] == {"x": [1]} and read["run_hash"] == "hash"
     (tmp_path / "summary.json").write_text("{")
-    with pytest.raises(UserError, match=r"cannot read .*summary.json"):
+    with pytest.raises(UserError, match=r"summary.json is damaged .*; delete it"):
         results.read_summary(tmp_path)
     with pytest.raises(UserError, match="cannot read"):
         results.read_summary(tmp_path / "nothing")
