@@ -93,6 +93,7 @@ RECIPES: dict[str, tuple[Rule, ...]] = {
         Rule(values={"mask_loss": "l1", "order_loss_mul": 1.0, "smooth_loss_mul": 3.0}),
         Rule(values={"mask_scale": 4, "mask_loss_mul": 10.0}, stage="pretraining"),
         Rule(values={"mask_loss_mul": 3.0, "finetune_lr": "2e-4", "select_best": False}, stage="finetuning"),
+        Rule(values={"order_removal_mul": 0.2}, stage="finetuning", explainer="tokens"),
         Rule(values={"finetune_lr": "5e-4"}, stage="finetuning", explainer="feature_map"),
     ),
 }
@@ -292,6 +293,11 @@ class ExplainerOptions:
     order_loss_mul: float = option(
         0.0,
         "weight of the order loss, which cuts the mask at sampled sizes and is not in the paper",
+        group="objective",
+    )
+    order_removal_mul: float = option(
+        1.0,
+        "in the order loss, weight of losing the class without the kept pixels against keeping it with them",
         group="objective",
     )
     smooth_loss_mul: float = option(
