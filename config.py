@@ -156,6 +156,19 @@ class RunOptions(ReadOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class BadImageOptions:
+    """What becomes of images that cannot be read."""
+
+    on_bad_image: str = option(
+        "skip",
+        "an image that cannot be read is left out, named in skipped.csv and counted; or ends the run",
+        choices=("skip", "fail"),
+        group="run",
+        free=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class SpeedOptions:
     """Speed of the networks."""
 
@@ -381,7 +394,7 @@ class PlaceOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainOptions(RunOptions, SpeedOptions, PlaceOptions, ImageOptions, PairOptions):
+class PretrainOptions(RunOptions, BadImageOptions, SpeedOptions, PlaceOptions, ImageOptions, PairOptions):
     """`run_seg_cls.py`: pLTX pretraining."""
 
     stage: ClassVar[str] = "pretraining"
@@ -454,7 +467,9 @@ class SanityOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LtxOptions(RunOptions, SpeedOptions, ShardOptions, PlaceOptions, SanityOptions, PairOptions):
+class LtxOptions(
+    RunOptions, BadImageOptions, SpeedOptions, ShardOptions, PlaceOptions, SanityOptions, PairOptions
+):
     """Making LTX masks (or pLTX masks with --RUN-BASE-MODEL True), whatever the images."""
 
     ignored_flags: ClassVar[tuple[str, ...]] = (
@@ -533,7 +548,13 @@ class SegStageAOptions(SegStageBOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class BaselineOptions(
-    RunOptions, ShardOptions, PlaceOptions, ChosenImageOptions, SanityOptions, ExplaineeOptions
+    RunOptions,
+    BadImageOptions,
+    ShardOptions,
+    PlaceOptions,
+    ChosenImageOptions,
+    SanityOptions,
+    ExplaineeOptions,
 ):
     """`run_baselines.py`: other methods' saliency maps, in the same mask files."""
 
@@ -559,7 +580,7 @@ class BaselineOptions(
 
 
 @dataclass(frozen=True, kw_only=True)
-class PerturbationOptions(RunOptions, SpeedOptions, ShardOptions, DownloadOptions):
+class PerturbationOptions(RunOptions, BadImageOptions, SpeedOptions, ShardOptions, DownloadOptions):
     """`run_perturbation_eval.py`: mask files to POS, NEG, DEL, INS, ADP, PIC."""
 
     run_folder: Path = option(MISSING, "folder of a run that made masks", flag="RUN_FOLDER")
@@ -581,7 +602,7 @@ class PerturbationOptions(RunOptions, SpeedOptions, ShardOptions, DownloadOption
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegmentationOptions(ReadOptions, ShardOptions, VoidOptions):
+class SegmentationOptions(ReadOptions, BadImageOptions, ShardOptions, VoidOptions):
     """`run_segmentation_eval.py`: mask files to PA, mAP, mIoU, mF1."""
 
     run_folder: Path = option(MISSING, "folder of a run that made masks", flag="RUN_FOLDER")
@@ -681,7 +702,7 @@ class DemoOptions(RunOptions, PlaceOptions, ImageOptions, DownloadOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExplainOptions(RunOptions, PlaceOptions, ExplainerOptions, ModelOptions):
+class ExplainOptions(RunOptions, BadImageOptions, PlaceOptions, ExplainerOptions, ModelOptions):
     """`main/explain.py`: pictures and a model to maps, overlays and masked pictures."""
 
     input: tuple[Path, ...] = option(

@@ -238,7 +238,7 @@ def test_wrong_pictures_are_one_line_and_write_nothing(run, photo, tmp_path, pla
         "dot.png": "is 1 x 1 pixels",
         "none.jpg": "no such file or folder",
     }.items():
-        error = run("--input", photo, tmp_path / name).error
+        error = run("--input", photo, tmp_path / name, "--on-bad-image", "fail").error
         assert message in error and name in error
     assert not (places / "data").exists()
     assert "--input" in run().error
