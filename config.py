@@ -93,6 +93,7 @@ RECIPES: dict[str, tuple[Rule, ...]] = {
         Rule(values={"mask_loss": "l1", "order_loss_mul": 1.0, "smooth_loss_mul": 3.0}),
         Rule(values={"mask_scale": 4, "mask_loss_mul": 10.0}, stage="pretraining"),
         Rule(values={"mask_loss_mul": 3.0, "finetune_lr": "2e-4", "select_best": False}, stage="finetuning"),
+        Rule(values={"order_removal_mul": 0.2}, stage="finetuning", explainer="tokens"),
         Rule(values={"finetune_lr": "5e-4"}, stage="finetuning", explainer="feature_map"),
     ),
 }
@@ -151,6 +152,19 @@ class RunOptions(ReadOptions):
 
     device: str = option(
         "auto", "where to compute", choices=("auto", "cpu", "cuda", "mps"), group="run", free=True
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BadImageOptions:
+    """What becomes of images that cannot be read."""
+
+    on_bad_image: str = option(
+        "skip",
+        "an image that cannot be read is left out, named in skipped.csv and counted; or ends the run",
+        choices=("skip", "fail"),
+        group="run",
+        free=True,
     )
 
 
@@ -281,6 +295,11 @@ class ExplainerOptions:
         "weight of the order loss, which cuts the mask at sampled sizes and is not in the paper",
         group="objective",
     )
+    order_removal_mul: float = option(
+        1.0,
+        "in the order loss, weight of losing the class without the kept pixels against keeping it with them",
+        group="objective",
+    )
     smooth_loss_mul: float = option(
         0.0, "weight of the mask's total variation, which is not in the paper", group="objective"
     )
@@ -375,7 +394,7 @@ class PlaceOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainOptions(RunOptions, SpeedOptions, PlaceOptions, ImageOptions, PairOptions):
+class PretrainOptions(RunOptions, BadImageOptions, SpeedOptions, PlaceOptions, ImageOptions, PairOptions):
     """`run_seg_cls.py`: pLTX pretraining."""
 
     stage: ClassVar[str] = "pretraining"
@@ -448,7 +467,9 @@ class SanityOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LtxOptions(RunOptions, SpeedOptions, ShardOptions, PlaceOptions, SanityOptions, PairOptions):
+class LtxOptions(
+    RunOptions, BadImageOptions, SpeedOptions, ShardOptions, PlaceOptions, SanityOptions, PairOptions
+):
     """Making LTX masks (or pLTX masks with --RUN-BASE-MODEL True), whatever the images."""
 
     ignored_flags: ClassVar[tuple[str, ...]] = (
@@ -527,7 +548,13 @@ class SegStageAOptions(SegStageBOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class BaselineOptions(
-    RunOptions, ShardOptions, PlaceOptions, ChosenImageOptions, SanityOptions, ExplaineeOptions
+    RunOptions,
+    BadImageOptions,
+    ShardOptions,
+    PlaceOptions,
+    ChosenImageOptions,
+    SanityOptions,
+    ExplaineeOptions,
 ):
     """`run_baselines.py`: other methods' saliency maps, in the same mask files."""
 
@@ -553,7 +580,7 @@ class BaselineOptions(
 
 
 @dataclass(frozen=True, kw_only=True)
-class PerturbationOptions(RunOptions, SpeedOptions, ShardOptions, DownloadOptions):
+class PerturbationOptions(RunOptions, BadImageOptions, SpeedOptions, ShardOptions, DownloadOptions):
     """`run_perturbation_eval.py`: mask files to POS, NEG, DEL, INS, ADP, PIC."""
 
     run_folder: Path = option(MISSING, "folder of a run that made masks", flag="RUN_FOLDER")
@@ -575,7 +602,7 @@ class PerturbationOptions(RunOptions, SpeedOptions, ShardOptions, DownloadOption
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegmentationOptions(ReadOptions, ShardOptions, VoidOptions):
+class SegmentationOptions(ReadOptions, BadImageOptions, ShardOptions, VoidOptions):
     """`run_segmentation_eval.py`: mask files to PA, mAP, mIoU, mF1."""
 
     run_folder: Path = option(MISSING, "folder of a run that made masks", flag="RUN_FOLDER")
@@ -675,7 +702,7 @@ class DemoOptions(RunOptions, PlaceOptions, ImageOptions, DownloadOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExplainOptions(RunOptions, PlaceOptions, ExplainerOptions, ModelOptions):
+class ExplainOptions(RunOptions, BadImageOptions, PlaceOptions, ExplainerOptions, ModelOptions):
     """`main/explain.py`: pictures and a model to maps, overlays and masked pictures."""
 
     input: tuple[Path, ...] = option(

@@ -9,9 +9,15 @@ from PIL import Image
 from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional as F
 
+from config import UserError
+
 NO_LABEL = -1
 # Pixels of a mask that belong to no side: never counted, or left unlabelled by VOC's annotators.
 IGNORED, VOID = -1, 255
+
+
+class BadImageError(UserError):
+    """One image of a set cannot be used, which says nothing of the others; `--on-bad-image` decides."""
 
 
 class ImageSet(Dataset, ABC):

@@ -1,15 +1,16 @@
 """Image sets by what the user names, and again from what `run.json` says; batches of them."""
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 import config
 from config import DIGITS, UserError
-from datasets.base import ImageSet
+from datasets.base import BadImageError, ImageSet
 from datasets.coco import CocoSegmentation
 from datasets.digits import DigitsOnPhotos
 from datasets.gtsegs import ImagenetSegmentation
@@ -18,6 +19,8 @@ from datasets.pictures import PictureFiles
 from datasets.voc import VocSegmentation
 from datasets.workers import dead_worker, out_of_shared_memory, possible_workers, warn_once
 
+# In batches with `skip_bad`: why each image could not be read, "" where it was.
+BAD = "bad"
 SEGMENTATION_SETS = {"imagenet": ImagenetSegmentation, "coco": CocoSegmentation, "voc": VocSegmentation}
 
 
@@ -93,15 +96,24 @@ def rebuild(description: dict[str, Any], image_size: tuple[int, int]) -> ImageSe
 
 
 def batches(
-    images: ImageSet, chosen: Sequence[int], batch_size: int, num_workers: int = 0, pin: bool = False
+    images: ImageSet,
+    chosen: Sequence[int],
+    batch_size: int,
+    num_workers: int = 0,
+    pin: bool = False,
+    skip_bad: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """Batches of the chosen images, in that order; see `groups`."""
     cut = [list(chosen[i : i + batch_size]) for i in range(0, len(chosen), batch_size)]
-    return groups(images, cut, num_workers, pin)
+    return groups(images, cut, num_workers, pin, skip_bad)
 
 
 def groups(
-    images: ImageSet, cut: Sequence[Sequence[int]], num_workers: int = 0, pin: bool = False
+    images: ImageSet,
+    cut: Sequence[Sequence[int]],
+    num_workers: int = 0,
+    pin: bool = False,
+    skip_bad: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """One batch for each group of positions.
 
@@ -112,12 +124,15 @@ def groups(
         cut: positions of each batch.
         num_workers: processes that read.
         pin: into pinned memory, for CUDA.
+        skip_bad: a black image stands for one that cannot be read, and `BAD` in each batch says of every
+            image why it could not be read, "" where it was.
 
     Raises:
         UserError: an image cannot be read, or a process that reads has died.
     """
     workers = possible_workers(min(num_workers, len(cut)))
-    loader = DataLoader(images, batch_sampler=cut, num_workers=workers, pin_memory=pin)
+    source = _Tolerant(images) if skip_bad else images
+    loader = DataLoader(source, batch_sampler=cut, num_workers=workers, pin_memory=pin)
     failure, done = None, 0
     try:
         for batch in loader:
@@ -126,7 +141,7 @@ def groups(
         return
     except UserError as error:
         # What a worker process raises arrives with its traceback around it; the last line is the message.
-        failure = str(error).strip().splitlines()[-1].rsplit("UserError: ", 1)[-1]
+        failure = re.sub(r"^[\w.]*(UserError|BadImageError): ", "", str(error).strip().splitlines()[-1])
         # Its frames hold the loader, which would then end its workers late and after a long wait.
         error.__traceback__ = None
     except RuntimeError as error:
@@ -138,7 +153,24 @@ def groups(
     if failure is not None:
         raise UserError(failure)
     warn_once("/dev/shm is too small for the processes that read images; this process reads them")
-    yield from groups(images, cut[done:], 0, pin)
+    yield from groups(images, cut[done:], 0, pin, skip_bad)
+
+
+class _Tolerant(Dataset):
+    """Images with the reason why one cannot be read, in whose place a black one stands."""
+
+    def __init__(self, images: ImageSet):
+        self.images = images
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        try:
+            return self.images[index] | {BAD: ""}
+        except BadImageError as error:
+            reason = str(error)
+        size = self.images.image_size
+        sample = {"image": torch.zeros(3, *size), "label": self.images.labels[index], "index": index}
+        sample[BAD] = reason
+        return sample | ({"mask": torch.zeros(size, dtype=torch.long)} if self.images.has_masks else {})
 
 
 def stack(images: ImageSet, chosen: Sequence[int]) -> torch.Tensor:

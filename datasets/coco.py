@@ -135,7 +135,7 @@ def _load(path: Path) -> COCO:
             coco = COCO(str(path))
     except json.JSONDecodeError as error:
         raise UserError(f"cannot read {path}: {error}; is the file whole? It comes from {SOURCE}") from error
-    except (OSError, UnicodeDecodeError, KeyError, TypeError, AssertionError) as error:
+    except (OSError, UnicodeDecodeError, KeyError, TypeError, AssertionError, RecursionError) as error:
         what = f"{path} holds no COCO instances: {type(error).__name__} {one_line(error)}"
         raise damaged(what, SOURCE) from error
     missing = [key for key in ("images", "annotations") if key not in coco.dataset]

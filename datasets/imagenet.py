@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from functools import cache
@@ -13,7 +14,7 @@ from timm.data import ImageNetInfo
 from config import UserError
 from datasets.base import NO_LABEL, ImageSet, to_tensor
 from datasets.labels import class_index, read_label_rows
-from datasets.pictures import EXTENSIONS, read_image
+from datasets.pictures import EXTENSIONS, file_of, is_within, pictures_in, read_image, shown_name
 
 _SECONDS = 60  # to read a file of less than a megabyte
 
@@ -36,7 +37,7 @@ class FolderImages(ImageSet):
         self.root, self.names, self.labels, self._source = Path(root), names, labels, source
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        image = read_image(self.root / self.names[index])
+        image = read_image(file_of(self.root, self.names[index]))
         return {"image": to_tensor(image, self.image_size), "label": self.labels[index], "index": index}
 
     def describe(self) -> dict[str, Any]:
@@ -103,28 +104,25 @@ def class_names() -> list[str]:
     return [info.index_to_description(index) for index in range(info.num_classes())]
 
 
-def _pictures(folder: Path) -> list[Path]:
+def _folders(root: Path) -> list[Path]:
+    """Class folders: a folder that has the name of a picture is none, and will be named as a bad image."""
     return sorted(
         path
-        for path in folder.iterdir()
-        if path.suffix.lower() in EXTENSIONS and not path.name.startswith(".") and path.is_file()
+        for path in root.iterdir()
+        if path.is_dir() and not path.name.startswith(".") and path.suffix.lower() not in EXTENSIONS
     )
-
-
-def _folders(root: Path) -> list[Path]:
-    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
 def _without_label_file(root: Path) -> tuple[list[str], list[int]]:
     folders = _folders(root)
     if not folders:
-        names = [path.name for path in _pictures(root)]
+        names = [shown_name(path.name) for path in pictures_in(root)]
         return names, [NO_LABEL] * len(names)
     names, labels = [], []
     for folder in folders:
         if folder.name not in wnid_to_index():
             raise UserError(f"class folder {folder} is no ImageNet id; wanted names like n01440764")
-        found = [f"{folder.name}/{path.name}" for path in _pictures(folder)]
+        found = [shown_name(f"{folder.name}/{path.name}") for path in pictures_in(folder)]
         names += found
         labels += [wnid_to_index()[folder.name]] * len(found)
     return names, labels
@@ -150,7 +148,9 @@ def _csv_labels(root: Path, path: Path, split: str | None) -> tuple[list[str], l
     names, labels = [], []
     for row in rows:
         name = row["img_name"]
-        if not (root / name).is_file():
+        if not is_within(name):
+            raise UserError(f"{path} names {name}, which is outside {root}")
+        if not name or not os.path.lexists(file_of(root, name)):
             raise UserError(f"{path} names {name}, which is not in {root}")
         names.append(name)
         labels.append(class_index(path, name, row["label"]))
@@ -175,7 +175,7 @@ def _development_kit(root: Path, path: Path) -> tuple[list[str], list[int]]:
     except (ValueError, OSError) as error:
         raise UserError(f"cannot read {path}: {error}") from error
     wnids = _wnids(meta)
-    names = [picture.name for picture in _pictures(root)]
+    names = [shown_name(picture.name) for picture in pictures_in(root)]
     if len(names) != len(ids):
         raise UserError(
             f"{path} has {len(ids)} labels, {root} has {len(names)} images; they must be equal in number"

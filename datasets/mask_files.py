@@ -5,6 +5,8 @@ written under a temporary name and renamed, so a file that exists is whole.
 """
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,12 @@ from models.masking import min_max, upsample
 
 FORMAT_VERSION = 1
 FOLDER = "masks"
+# Array with the step from which an image's numbers were not finite, -1 where they always were.
+NOT_FINITE = "not_finite_from"
+_SKIPPED = "skipped"
+_RESERVED = {"index", "target", "token_mask", "saliency", _SKIPPED}
+# Zeros shrink about a thousandfold in HDF5; a file that claims more than that holds no maps.
+_MOST_PER_BYTE = 1100
 
 
 @dataclass
@@ -33,6 +41,7 @@ class MaskUnit:
         saliency: by variant, float32 (N, H, W), for methods that are not token-shaped.
         arrays: further arrays with N rows (`label`, `predicted`, `loss`, `pos_auc`, `best_step`, ...).
         attributes: method, explainer, explainee, input size, the run's hash, ...
+        skipped: by position in the manifest, why an image of the work unit has no map here.
     """
 
     index: np.ndarray
@@ -41,6 +50,7 @@ class MaskUnit:
     saliency: dict[str, np.ndarray] = field(default_factory=dict)
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
     attributes: dict[str, Any] = field(default_factory=dict)
+    skipped: dict[int, str] = field(default_factory=dict)
 
     @property
     def variants(self) -> list[str]:
@@ -55,6 +65,25 @@ class MaskUnit:
         if tuple(maps.shape[1:]) != tuple(size):
             raise UserError(f"saliency maps of '{variant}' are {tuple(maps.shape[1:])}, wanted {tuple(size)}")
         return maps
+
+    def without(self, reasons: dict[int, str]) -> "MaskUnit":
+        """The unit without some of its rows, whose images are skipped for the reasons given by row."""
+        keep = np.array([row not in reasons for row in range(len(self.index))], dtype=bool)
+        groups = [
+            {name: values[keep] for name, values in group.items()}
+            for group in (self.token_masks, self.saliency, self.arrays)
+        ]
+        skipped = self.skipped | {int(self.index[row]): reason for row, reason in reasons.items()}
+        return MaskUnit(self.index[keep], self.target[keep], *groups, self.attributes, skipped)
+
+    def not_finite(self) -> dict[int, str]:
+        """By row, the maps that hold NaN or infinities."""
+        found = {}
+        for variant in self.variants:
+            maps = self.token_masks.get(variant, self.saliency.get(variant))
+            for row in np.flatnonzero(~np.isfinite(maps).reshape(len(maps), -1).all(axis=1)).tolist():
+                found.setdefault(row, f"its map '{variant}' holds values that are not finite")
+        return found
 
     def shown(self, variant: str, maps: Tensor) -> Tensor:
         """Maps as a mask in [0, 1]: token masks as they are, others scaled to [0, 1] image by image."""
@@ -98,6 +127,9 @@ def write_unit(path: Path, unit: MaskUnit) -> None:
                 file.create_dataset(f"{group}/{variant}", data=values, compression="gzip", compression_opts=1)
         for name, values in unit.arrays.items():
             file[name] = values
+        if unit.skipped:
+            file[f"{_SKIPPED}/index"] = np.array(sorted(unit.skipped), dtype=np.int64)
+            file[f"{_SKIPPED}/reason"] = [unit.skipped[position] for position in sorted(unit.skipped)]
         file.attrs.update({"format_version": FORMAT_VERSION, "upsampling": "bilinear, align_corners=False"})
         file.attrs.update(unit.attributes)
     replace_file(path, lambda temporary: Path(temporary).write_bytes(memory.getbuffer()))
@@ -110,24 +142,90 @@ def read_unit(path: Path) -> MaskUnit:
         UserError: the file is missing, damaged, or no mask file.
     """
     try:
-        with h5py.File(path, "r") as file:
-            reserved = {"index", "target", "token_mask", "saliency"}
+        with _opened(path) as file:
             maps = {
                 group: {variant: values[()] for variant, values in file.get(group, {}).items()}
                 for group in ("token_mask", "saliency")
             }
-            arrays = {name: values[()] for name, values in file.items() if name not in reserved}
+            arrays = {name: values[()] for name, values in file.items() if name not in _RESERVED}
             unit = MaskUnit(
                 file["index"][()], file["target"][()], maps["token_mask"], maps["saliency"], arrays
             )
             unit.attributes = dict(file.attrs)
+            unit.skipped = _read_skipped(file)
     except Exception as error:  # a damaged file may raise anything
         raise UserError(f"cannot read mask file {path}: {error}; delete it and make it again") from error
-    if not unit.variants or any(len(m) != len(unit.index) for g in maps.values() for m in g.values()):
+    if not all(map(stays_in_folder, unit.variants)):
+        raise UserError(f"{path} holds maps whose name is a path: {', '.join(unit.variants)[:80]}")
+    empty = len(unit.index) == 0 and unit.skipped
+    if (not unit.variants and not empty) or any(
+        len(m) != len(unit.index) for g in maps.values() for m in g.values()
+    ):
         raise UserError(
             f"{path} is no mask file: it needs token_mask/<variant> or saliency/<variant> for each index"
         )
     return unit
+
+
+def read_notes(path: Path) -> tuple[int, dict[int, str], dict[int, int]]:
+    """What a mask file says of its images, without the maps.
+
+    Returns:
+        How many have maps; why others have none, by position in the manifest; and the step from which the
+        numbers of an image were not finite, by position.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        with _opened(path) as file:
+            index = file["index"][()].astype(int)
+            skipped = _read_skipped(file)
+            since = file[NOT_FINITE][()].astype(int) if NOT_FINITE in file else np.full(len(index), -1)
+    except Exception as error:  # a damaged file may raise anything
+        raise UserError(f"cannot read mask file {path}: {error}; delete it and make it again") from error
+    ended = {int(position): int(step) for position, step in zip(index, since, strict=True) if step >= 0}
+    return len(index), skipped, ended
+
+
+def _read_skipped(file: h5py.File) -> dict[int, str]:
+    if _SKIPPED not in file:
+        return {}
+    reasons = file[f"{_SKIPPED}/reason"].asstr()[()]
+    return dict(zip(map(int, file[f"{_SKIPPED}/index"][()]), map(str, reasons), strict=True))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[h5py.File]:
+    """A mask file of which nothing leads elsewhere, and which is no larger in memory than it can be.
+
+    Raises:
+        ValueError: a link, data in another file, or a shape that the file cannot hold.
+    """
+    with h5py.File(path, "r") as file:
+        size = 0
+        groups = [file, *(file[name] for name in file if _is_group(file, name))]
+        for name, dataset in ((name, group[name]) for group in groups for name in _own(group)):
+            if not isinstance(dataset, h5py.Dataset):
+                continue
+            if dataset.external or dataset.is_virtual:
+                raise ValueError(f"'{name}' lies in another file")
+            size += dataset.size * max(1, dataset.dtype.itemsize)
+        if size > _MOST_PER_BYTE * Path(path).stat().st_size:
+            raise ValueError(f"it claims to hold {size} bytes, more than a file of its size can")
+        yield file
+
+
+def _is_group(file: h5py.File, name: str) -> bool:
+    return isinstance(file.get(name, getlink=True), h5py.HardLink) and isinstance(file[name], h5py.Group)
+
+
+def _own(group: h5py.Group) -> list[str]:
+    """Names in a group, none of which may be a soft or an external link."""
+    for name in group:
+        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            raise ValueError(f"'{name}' is a link to elsewhere")
+    return list(group)
 
 
 def read_map(folder: Path, position: int, variant: str, size: tuple[int, int]) -> Tensor:
@@ -144,7 +242,7 @@ def read_map(folder: Path, position: int, variant: str, size: tuple[int, int]) -
     """
     path = unit_holding(folder, position)
     try:
-        with h5py.File(path, "r") as file:
+        with _opened(path) as file:
             row = np.flatnonzero(file["index"][()] == position)[:1]
             groups = [name for name in ("token_mask", "saliency") if variant in file.get(name, {})]
             values = file[f"{groups[0]}/{variant}"][row] if groups and row.size else None
@@ -154,6 +252,11 @@ def read_map(folder: Path, position: int, variant: str, size: tuple[int, int]) -
         raise UserError(f"{path} holds no map '{variant}' of image {position}")
     unit = MaskUnit(row, row, **{groups[0] + ("s" if groups[0] == "token_mask" else ""): {variant: values}})
     return unit.maps(variant, size)[0]
+
+
+def stays_in_folder(variant: str) -> bool:
+    """Whether a variant's name can be part of a file's name without leading out of the folder."""
+    return bool(variant) and not variant.startswith(".") and not set(variant) & set("/\\\0")
 
 
 def unit_files(folder: Path) -> list[Path]:

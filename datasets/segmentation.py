@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from config import UserError
-from datasets.base import NO_LABEL, ImageSet, mask_to_tensor, to_tensor
+from datasets.base import NO_LABEL, BadImageError, ImageSet, mask_to_tensor, to_tensor
 from datasets.labels import class_index, read_label_rows
 
 
@@ -44,9 +44,12 @@ class SegmentationSet(ImageSet):
     def __getitem__(self, index: int) -> dict[str, Any]:
         if not 0 <= index < len(self):
             raise IndexError(index)
-        image, mask = self._read(self.names[index])
-        name = f"{self.names[index]} of {self._source['root']}"
-        check_sizes(name, (image.height, image.width), mask.shape, self.origin)
+        try:
+            image, mask = self._read(self.names[index])
+            name = f"{self.names[index]} of {self._source['root']}"
+            check_sizes(name, (image.height, image.width), mask.shape, self.origin)
+        except UserError as error:
+            raise BadImageError(str(error)) from error
         return {
             "image": to_tensor(image, self.image_size),
             "label": self.labels[index],

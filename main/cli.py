@@ -195,7 +195,15 @@ def run_script(options_class: type, main: Callable, argv: list[str] | None = Non
         if message is None:
             raise
         _end_with(message)
-    print(json.dumps({"run": None if run is None else str(run), "results": results}))
+    closing = {"run": None if run is None else str(run), "results": results}
+    print(json.dumps(closing | (_left_out(run) if run is not None else {})))
+
+
+def _left_out(run: Path) -> dict[str, int]:
+    """Of a run that skipped images, or ended some for their numbers: how many."""
+    from main.skipped import counts
+
+    return {name: n for name, n in counts(run).items() if n}
 
 
 def _end_with(message: str) -> NoReturn:

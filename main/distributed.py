@@ -57,6 +57,14 @@ class World:
                 total[name] = total.get(name, 0.0) + value
         return total
 
+    def gather(self, value) -> list:
+        """What each process has, in every process."""
+        if self.size == 1:
+            return [value]
+        found = [None] * self.size
+        distributed.all_gather_object(found, value)
+        return found
+
     def first(self, work: Callable):
         """Result of `work`, which the main process does before the others; where it fails, all end."""
         if self.size == 1:

@@ -29,7 +29,8 @@ def main(options: ExplainOptions) -> tuple[Path, dict]:
 
     device = cli.pick_device(options.device)
     pictures = PictureFiles.of(options.input, input_size(options.explainee_model_name))
-    pictures.check()
+    skip = options.on_bad_image == "skip"
+    pictures.check(skip)
     explainee = load_explainee(options)
     names = names_of_classes(explainee.name, explainee.num_classes, options.class_names)
     plan = explain_run.make_plan(options, explainee, names)
@@ -39,7 +40,9 @@ def main(options: ExplainOptions) -> tuple[Path, dict]:
     print(f"explainee {explainee.name}, explainer {plan.explainer.name}, pLTX weights: {plan.source}")
     side = explain_run.side_by_side(options.batch_size, plan, explainee)
     units = []
-    for name, unit, sheet in explain_run.explain_all(folder, run, explainee, pictures, plan, names, side):
+    for name, unit, sheet in explain_run.explain_all(
+        folder, run, explainee, pictures, plan, names, side, skip
+    ):
         said = explain_run.describe(name, unit, plan, names)
         tqdm.write(f"{said}\n  sheet: {cli.display_path(sheet)}")  # not in the middle of the bar's line
         units.append(unit)

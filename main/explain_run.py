@@ -12,17 +12,18 @@ from PIL import Image
 
 import config
 from config import RELEASED, ExplainOptions, UserError, recipe_suffix
-from datasets.base import to_tensor
+from datasets.base import BadImageError, to_tensor
 from datasets.classes import find_class, short_name
 from datasets.manifest import write_manifest
 from datasets.mask_files import MaskUnit, read_unit, unit_path, write_unit
-from datasets.pictures import PictureFiles
+from datasets.pictures import PictureFiles, shown_name
 from main.api import default_steps, defaults_of, explain
 from main.cli import progress_bar
 from main.explain_pictures import Explained, stems, write_pictures
 from main.memory import AUTO, SideBySide, measure_slot
 from main.pair import explainee_record, new_explainer, objective, pretrained_explainer, weights_sha256
 from main.run_folder import open_run
+from main.skipped import write_lists
 from models.explainee import Explainee
 from models.explainer import Explainer
 from models.explainer_files import NoExplainerError
@@ -123,7 +124,7 @@ def open_folder(
     identity = {
         "explainee": weights_sha256(explainee.model),
         "explainer": weights_sha256(plan.explainer),
-        "pictures": [_fingerprint(pictures.root / name) for name in pictures.names],
+        "pictures": [_fingerprint(pictures.path(index)) for index in range(len(pictures))],
         "plan": {
             "targets": plan.targets,
             "steps": plan.steps,
@@ -184,6 +185,7 @@ def explain_all(
     plan: Plan,
     names: list[str],
     side: SideBySide,
+    skip_bad: bool = False,
 ):
     """Explains pictures side by side; one that has its mask file already is not explained again.
 
@@ -195,12 +197,13 @@ def explain_all(
         plan: how.
         names: name of each class.
         side: how many pictures and classes at once; changes memory and speed only.
+        skip_bad: go on at a picture that cannot be read; its mask file says so and holds no mask.
 
     Yields:
-        Name, `MaskUnit` and sheet of each picture.
+        Name, `MaskUnit` and sheet of each picture that was not skipped.
 
     Raises:
-        UserError: a picture cannot be read.
+        UserError: a picture cannot be read, or with `skip_bad` none can.
     """
     write_manifest(folder / "manifest.csv", pictures, range(len(pictures)))
     attributes = {"method": plan.method, "run_hash": run["hash"], "explainee": explainee.name}
@@ -211,16 +214,44 @@ def explain_all(
     with progress_bar(total=len(pictures), desc=folder.name, unit="picture") as bar:
         for some in torch.arange(len(pictures)).split(at_once):
             todo = [index for index in some.tolist() if not paths[index].is_file()]
-            opened = [pictures.picture(index) for index in todo]
-            work = partial(explain_pictures, opened, todo, explainee, plan)
-            made = side.run(work) if todo else []
-            for index, picture, unit in zip(todo, opened, made, strict=True):
+            opened, skipped = _open_pictures(pictures, todo, skip_bad)
+            work = partial(explain_pictures, [*opened.values()], [*opened], explainee, plan)
+            made = side.run(work) if opened else []
+            for (index, picture), unit in zip(opened.items(), made, strict=True):
                 unit.attributes |= attributes
+                if wrong := unit.not_finite():
+                    skipped[index] = f"image {pictures.names[index]}: {next(iter(wrong.values()))}"
+                    continue
                 write_pictures(folder, stem[index], Explained.of(picture, unit, plan.shown, names))
                 write_unit(paths[index], unit)
+            for index, why in skipped.items():
+                log.warning("skipped %s: %s", pictures.names[index], why)
+                none = np.empty(0, np.int64)
+                write_unit(paths[index], MaskUnit(none, none, attributes=attributes, skipped={index: why}))
             for index in some.tolist():
                 bar.update()
-                yield pictures.names[index], read_unit(paths[index]), folder / f"{stem[index]}_sheet.png"
+                unit = read_unit(paths[index])
+                if len(unit.index):
+                    yield pictures.names[index], unit, folder / f"{stem[index]}_sheet.png"
+    if write_lists(folder) == 0:
+        raise UserError(
+            f"none of the {len(pictures)} pictures could be explained; {folder}/skipped.csv says why"
+        )
+
+
+def _open_pictures(
+    pictures: PictureFiles, todo: list[int], skip_bad: bool
+) -> tuple[dict[int, Image.Image], dict[int, str]]:
+    """Pictures by position, and why others cannot be read."""
+    opened, skipped = {}, {}
+    for index in todo:
+        try:
+            opened[index] = pictures.picture(index)
+        except BadImageError as error:
+            if not skip_bad:
+                raise
+            skipped[index] = str(error)
+    return opened, skipped
 
 
 def explain_pictures(
@@ -284,5 +315,5 @@ def mean_scores(units: list[MaskUnit], plan: Plan) -> dict[str, dict[str, float]
 
 
 def _fingerprint(path: Path) -> list:
-    status = path.stat()
-    return [path.name, status.st_size, status.st_mtime_ns]
+    status = path.lstat()
+    return [shown_name(path.name), status.st_size, status.st_mtime_ns]

@@ -3,28 +3,34 @@
 import contextlib
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from config import UserError
 from datasets.base import ImageSet
-from datasets.build import batches
+from datasets.build import BAD, batches
 from datasets.manifest import from_manifest, read_names, write_manifest
-from datasets.mask_files import MaskUnit, unit_path, units, write_unit
+from datasets.mask_files import NOT_FINITE, MaskUnit, unit_path, units, write_unit
 from main.claims import claimed
 from main.cli import progress_bar
 from main.run_folder import open_run
 from main.shards import shard_of
+from main.skipped import SKIPPED_FILE, write_lists
 from main.speed import pins, to_device
 from models.checkpoints import remove_leftovers
 from models.explainee import Explainee
 
+log = logging.getLogger(__name__)
+
 # Ends the name of every variant that was made for a model with random weights.
 RANDOMISED = "_randomised"
+_READ_AT_ONCE = 32
 
 
 @dataclass
@@ -108,8 +114,8 @@ def make_masks(
         The content of run.json.
 
     Raises:
-        UserError: the folder holds another run, another process is at work on the same mask files, or an
-            image cannot be read.
+        UserError: the folder holds another run, another process is at work on the same mask files, an image
+            cannot be read (`on_bad_image` "fail"), or none can.
     """
     needs_labels(images, chosen, options)
     suffix = RANDOMISED if getattr(options, "randomise_weights", False) else ""
@@ -142,7 +148,22 @@ def make_masks(
             for group in ("token_masks", "saliency"):
                 setattr(made, group, {name + suffix: maps for name, maps in getattr(made, group).items()})
             write_unit(unit_path(folder, unit), made)
+            if made.skipped or (made.arrays.get(NOT_FINITE, np.array([-1])) >= 0).any():
+                write_lists(folder)
+    if mine:
+        _check_any(folder, images, chosen, unit_size)
     return run
+
+
+def _check_any(folder: Path, images: ImageSet, chosen: list[int], unit_size: int) -> None:
+    """Raises `UserError` where all mask files are there and none of the images has a map."""
+    if write_lists(folder) == 0 and all(
+        unit_path(folder, unit).is_file() for unit in units(len(chosen), unit_size)
+    ):
+        raise UserError(
+            f"none of the {len(chosen)} images could be explained, {images.names[chosen[0]]} first; "
+            f"{folder / SKIPPED_FILE} says why (delete the folder to try again)"
+        )
 
 
 @contextlib.contextmanager
@@ -157,17 +178,37 @@ def _claim_missing(folder: Path, mine: list[range], unit_size: int) -> Iterator[
 
 
 def _make_unit(explainee, images, chosen, unit, options, method, device, bar) -> MaskUnit:
-    loaded, labels, predicted = [], [], []
-    for batch in batches(images, [chosen[index] for index in unit], 32, options.num_workers, pins(device)):
-        loaded.append(to_device(batch["image"], device))
-        labels.append(batch["label"])
+    loaded, labels, predicted, index, skipped = [], [], [], [], {}
+    todo, skip = list(unit), options.on_bad_image == "skip"
+    loader = batches(
+        images, [chosen[i] for i in unit], _READ_AT_ONCE, options.num_workers, pins(device), skip
+    )
+    for number, batch in enumerate(loader):
+        positions = todo[number * _READ_AT_ONCE : (number + 1) * _READ_AT_ONCE]
+        reasons = batch.get(BAD, [""] * len(positions))
+        skipped |= {position: why for position, why in zip(positions, reasons, strict=True) if why}
+        read = [row for row, why in enumerate(reasons) if not why]
+        if not read:
+            continue
+        index += [positions[row] for row in read]
+        read = slice(None) if len(read) == len(reasons) else read  # no copy out of pinned memory
+        loaded.append(to_device(batch["image"][read], device))
+        labels.append(batch["label"][read])
         with torch.no_grad():
             predicted.append(explainee(loaded[-1]).argmax(1))
-    labels, predicted = torch.cat(labels).to(device), torch.cat(predicted)
-    explained = labels if options.train_model_by_target_gt_class else predicted
-    scored = {"explained": explained, "target": labels, "predicted": predicted}[options.score_class]
-    index = torch.tensor(list(unit))
-    made = method(UnitInput(torch.cat(loaded), explained, scored, index, bar.update))
-    made.index, made.target = index.numpy(), explained.cpu().numpy()
-    made.arrays |= {"label": labels.cpu().numpy(), "predicted": predicted.cpu().numpy()}
+    bar.update(len(skipped))
+    if index:
+        loaded, predicted, labels = torch.cat(loaded), torch.cat(predicted), torch.cat(labels).to(device)
+        explained = labels if options.train_model_by_target_gt_class else predicted
+        scored = {"explained": explained, "target": labels, "predicted": predicted}[options.score_class]
+        made = method(UnitInput(loaded, explained, scored, torch.tensor(index), bar.update))
+        made.index, made.target = np.array(index), explained.cpu().numpy()
+        made.arrays |= {"label": labels.cpu().numpy(), "predicted": predicted.cpu().numpy()}
+        names = {row: images.names[chosen[position]] for row, position in enumerate(index)}
+        made = made.without({row: f"image {names[row]}: {why}" for row, why in made.not_finite().items()})
+    else:
+        made = MaskUnit(np.empty(0, np.int64), np.empty(0, np.int64))
+    made.skipped |= skipped
+    for position, why in sorted(made.skipped.items()):
+        log.warning("skipped %s: %s", images.names[chosen[position]], why)
     return made

@@ -19,9 +19,11 @@ from main import cli
 def main(options: MergeOptions) -> tuple[Path, dict]:
     """Checks the masks, then adds up every evaluation."""
     from main.merging import check_masks, evaluations, merge
+    from main.skipped import counts
 
     n = check_masks(options.run_folder)
-    print(f"masks: {n} images, each once")
+    left_out = counts(options.run_folder)["skipped"]
+    print(f"masks: {n} images, each once" + (f", {left_out} of them skipped" if left_out else ""))
     found = evaluations(options.run_folder)
     if not found:
         print(

@@ -1,5 +1,6 @@
 """Whether the shards of a run fit together: each image once in the mask files and once in the scores."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from main.json_shapes import EVALUATION, check_shape
 from main.perturbation_eval import evaluator as perturbation
 from main.run_folder import check_same_run, read_json, read_mask_run
 from main.segmentation_eval import evaluator as segmentation
+from main.skipped import write_lists
 
 _EVALUATORS = {
     perturbation.PROTOCOL: (PerturbationOptions, perturbation.evaluate),
@@ -19,7 +21,9 @@ _EVALUATORS = {
 
 
 def check_masks(run_folder: Path) -> int:
-    """Number of images of a run, each of which is in exactly one of its mask files.
+    """Number of images of a run, each of which is in exactly one of its mask files, or skipped by one.
+
+    Writes the list of those that were skipped.
 
     Raises:
         UserError: a missing shard, overlapping ones, an index out of range, a file of another run.
@@ -30,12 +34,13 @@ def check_masks(run_folder: Path) -> int:
     for path in unit_files(run_folder):
         unit = read_unit(path)
         check_same_run(unit.attributes.get("run_hash"), run["hash"], path)
-        _claim(unit.index, path, n, owner)
+        _claim([*unit.index, *unit.skipped], path, n, owner)
     _nothing_missing(owner, n, run, run_folder)
+    write_lists(run_folder)
     return n
 
 
-def _claim(index: np.ndarray, path: Path, n: int, owner: dict[int, Path]) -> None:
+def _claim(index: Sequence[int], path: Path, n: int, owner: dict[int, Path]) -> None:
     """Notes that a file has these images; rows of one image in one file are its classes."""
     for image in sorted({int(i) for i in index}):
         if not 0 <= image < n:
@@ -87,7 +92,8 @@ def merge(run_folder: Path, folder: Path) -> dict[str, dict[str, float]]:
                 f"{folder} has no scores of {file.name}: an evaluation shard is missing or still at work; "
                 "run its command again"
             )
-        if not np.array_equal(results.read_part(path)["index"], read_unit(file).index):
+        part, wanted = results.read_part(path), read_unit(file).index
+        if not np.array_equal(part["index"], wanted[~np.isin(wanted, part.get("skipped", ()))]):
             raise UserError(f"{path} scores other images than {file} holds; remove it and evaluate again")
     protocol = folder.name.partition("-")[0]
     if protocol not in _EVALUATORS:

@@ -250,6 +250,7 @@ def objective(options: PairOptions) -> Objective:
         options.is_ce_neg,
         options.mask_fill,
         options.order_loss_mul,
+        options.order_removal_mul,
         options.smooth_loss_mul,
     )
 

@@ -76,9 +76,9 @@ def write_sheet(
             axes[r, c].imshow(picture.clip(0, 1), cmap=_MAP_COLOURS, vmin=0, vmax=1)
         if captions:
             lies = {"rotation": 0, "ha": "right", "va": "center"} if "\n" in captions[r] else {}
-            axes[r, 0].set_ylabel(captions[r], fontsize=6, **lies)
+            axes[r, 0].set_ylabel(captions[r], fontsize=6, parse_math=False, **lies)
     for c, title in enumerate(columns):
-        axes[0, c].set_title(title, fontsize=7)
+        axes[0, c].set_title(title, fontsize=7, parse_math=False)
     _save(figure, path)
 
 

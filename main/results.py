@@ -5,6 +5,7 @@ import dataclasses
 import logging
 import math
 import shutil
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,16 +14,19 @@ import numpy as np
 
 from config import UserError
 from datasets.manifest import read_names
-from datasets.mask_files import MaskUnit, read_unit, unit_files, unit_path, units
+from datasets.mask_files import MaskUnit, read_unit, stays_in_folder, unit_files, unit_path, units
 from main.claims import claimed
 from main.cli import progress_bar
 from main.json_shapes import SUMMARY, check_shape
 from main.run_folder import check_same_run, read_json, read_run, resolved_options, write_json
 from main.shards import shard_of
+from main.skipped import counts, without_unread, write_lists, write_unread
 from models.checkpoints import remove_leftovers, replace_file
 
 log = logging.getLogger(__name__)
 
+# Bytes of the scores of a mask file, far above what any has: a zip file can claim a thousand times its size.
+_LARGEST_PART = 2**30
 # What `main.merging` needs to add up an evaluation again.
 OPTIONS_FILE = "options.json"
 
@@ -77,7 +81,10 @@ def score_units(
             remove_leftovers(part_path(folder, file))
             unit = read_unit(file)
             check_same_run(unit.attributes.get("run_hash"), run["hash"], file)
-            scores = score(unit, pieces_path(folder, file))
+            _check_finite(unit, file, options.run_folder)
+            scores = {"index": unit.index}
+            if len(unit.index):
+                scores = without_unread(score(unit, pieces_path(folder, file)))
             write_part(part_path(folder, file), scores | {"metrics": np.array(metrics, dtype=str)})
             shutil.rmtree(pieces_path(folder, file), ignore_errors=True)
     made = [file for file in expected if file.is_file()]
@@ -91,7 +98,20 @@ def score_units(
         )
     for file in made:  # where a process was killed between the part and this
         shutil.rmtree(pieces_path(folder, file), ignore_errors=True)
-    return [read_part(part_path(folder, file)) for file in made or unit_files(options.run_folder)]
+    parts = [read_part(part_path(folder, file)) for file in made or unit_files(options.run_folder)]
+    write_lists(options.run_folder)
+    write_unread(folder, options.run_folder, parts)
+    parts = [part for part in parts if len(part["index"])]
+    if not parts:
+        raise UserError(f"no image of {options.run_folder} has a map and can be read; skipped.csv says why")
+    return parts
+
+
+def _check_finite(unit: MaskUnit, file: Path, run_folder: Path) -> None:
+    """Raises `UserError` where a map holds NaN or infinities: no method of ours writes such a file."""
+    for row, why in unit.not_finite().items():
+        name = read_names(Path(run_folder) / "manifest.csv")[unit.index[row]]
+        raise UserError(f"{file}, image {name}: {why}; delete the file and make its masks again")
 
 
 def _is_scored(folder: Path, file: Path, metrics: Sequence[str]) -> bool:
@@ -170,8 +190,14 @@ def read_part(path: Path) -> dict[str, np.ndarray]:
         UserError: the file is damaged.
     """
     try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+        if size > _LARGEST_PART:
+            raise ValueError(f"it would take {size} bytes")
         with np.load(path, allow_pickle=False) as part:
             arrays = dict(part)
+        if not all(map(stays_in_folder, arrays.get("variants", np.array([])).tolist())):
+            raise ValueError("it scores maps whose name is a path")
     except Exception as error:  # a damaged file may raise anything
         raise UserError(f"cannot read {path}: {error}; delete it and evaluate again") from error
     return arrays
@@ -214,8 +240,9 @@ def summary_rows(
 
 
 def write_summary(folder: Path, protocol: str, settings: dict, run_hash: str, rows: dict, **more) -> None:
-    """Writes summary.json."""
+    """Writes summary.json, with the number of images that the run and the evaluation left out."""
     content = {"protocol": protocol, "settings": settings, "run_hash": run_hash, "rows": rows}
+    content |= counts(folder.parents[1], folder)
     write_json(folder / "summary.json", content | more)
 
 

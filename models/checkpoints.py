@@ -75,7 +75,7 @@ def _open_safetensors(path: str | Path):
     try:
         with safe_open(path, framework="pt") as file:
             yield file
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise UserError(f"cannot read {path}: {error}; is the file whole?") from error
 
 

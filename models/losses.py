@@ -25,6 +25,7 @@ class Objective:
         is_ce_neg: with the inverse term, (L(f(x*m)) - L(f(x*(1-m)))) / 2.
         fill: what stands where the mask removes.
         order_loss_mul: weight of the order loss (0: the paper's objective), see `_order`.
+        order_removal_mul: weight of its second part, see `_order`.
         smooth_loss_mul: weight of the smoothness loss (0: the paper's objective), see `total_variation`.
         order_samples: sizes that the mask is cut at in each step.
     """
@@ -36,6 +37,7 @@ class Objective:
     is_ce_neg: bool = False
     fill: str = "black"
     order_loss_mul: float = 0.0
+    order_removal_mul: float = 1.0
     smooth_loss_mul: float = 0.0
     order_samples: int = 2
 
@@ -74,9 +76,10 @@ class Objective:
         return losses
 
     def _order(self, explainee, images: Tensor, maps: Tensor, classes: Tensor, step: int | Tensor) -> Tensor:
-        """Mean over the cuts of -log p(class | what is kept) - log(1 - p(class | what is left)), (B,).
+        """Mean over the cuts of -log p(class | what is kept) - w log(1 - p(class | what is left)), (B,).
 
-        The most salient share of the pixels alone has to keep the class, and the image without it to lose it.
+        The most salient share of the pixels alone has to keep the class, and the image without it to lose it, the
+        latter with weight w, `order_removal_mul`.
         Sizes are those of the step, the same for all images, so that no image's masks depend on its batch.
         """
         n, k = len(images), self.order_samples
@@ -95,7 +98,8 @@ class Objective:
             everything = logits.logsumexp(1)
             others = logits.scatter(1, asked, -torch.inf).logsumexp(1)
             present, absent = own - everything, others - everything
-        return -(present.view(n, 2, k)[:, 0] + absent.view(n, 2, k)[:, 1]).mean(1)
+        kept, left = present.view(n, 2, k)[:, 0], absent.view(n, 2, k)[:, 1]
+        return -(kept + self.order_removal_mul * left).mean(1)
 
     def _prediction(self, explainee, images: Tensor, classes: Tensor) -> Tensor:
         logits = explainee(images)

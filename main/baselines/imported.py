@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from config import BaselineOptions, UserError
+from datasets.pictures import MAX_MEGAPIXELS, is_within
 from main.baselines.base import Batch
 from models.explainee import Explainee
 
@@ -73,7 +74,7 @@ def read_map(path: Path) -> np.ndarray:
         UserError: unreadable, of another shape, in colour, with NaN or infinities.
     """
     try:
-        values = np.load(path, allow_pickle=False) if path.suffix == ".npy" else _read_png(path)
+        values = _read_npy(path) if path.suffix == ".npy" else _read_png(path)
     except Exception as error:  # a damaged file may raise anything
         raise UserError(f"cannot read the map {path}: {error}") from error
     if values.dtype.kind not in "fiub":
@@ -89,8 +90,21 @@ def read_map(path: Path) -> np.ndarray:
     return values
 
 
+def _read_npy(path: Path) -> np.ndarray:
+    values = np.load(
+        path, mmap_mode="r", allow_pickle=False
+    )  # a shape is believed only where the file has it
+    if not isinstance(values, np.ndarray):
+        raise ValueError("it is a .npz archive; wanted one array per file")
+    if values.size > MAX_MEGAPIXELS * 1_000_000:
+        raise ValueError(f"it holds {values.size} values")
+    return np.array(values)
+
+
 def _read_png(path: Path) -> np.ndarray:
     with Image.open(path) as image:
+        if image.width * image.height > MAX_MEGAPIXELS * 1_000_000:
+            raise ValueError(f"it has more than {MAX_MEGAPIXELS} megapixels")
         values = np.asarray(image if image.mode not in ("P", "LA", "1") else image.convert("L"))
     if values.ndim == 3:
         if not (values[..., :3] == values[..., :1]).all():
@@ -101,7 +115,9 @@ def _read_png(path: Path) -> np.ndarray:
 
 def _places(folder: Path, name: str) -> list[Path]:
     """Where the map of an image may lie, the likeliest first."""
-    stems = (Path(name).with_suffix(""), Path(name), Path(Path(name).stem))
+    stems = [Path(Path(name).stem)]
+    if is_within(name):
+        stems = [Path(name).with_suffix(""), Path(name), *stems]
     return [Path(folder) / f"{stem}{suffix}" for stem in stems for suffix in (".npy", ".png")]
 
 

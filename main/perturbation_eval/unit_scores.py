@@ -9,7 +9,7 @@ import torch
 
 from config import PerturbationOptions, UserError
 from datasets.base import ImageSet
-from datasets.build import batches
+from datasets.build import BAD, batches
 from datasets.mask_files import MaskUnit
 from main import results
 from main.cli import inner_bar
@@ -53,7 +53,8 @@ class UnitScorer:
 
         Returns:
             `index` and `scored` (N,), `variants`, `values` (variants, N, metrics), and
-            `detail_<metric>` (variants, N, K) of the metrics that have details.
+            `detail_<metric>` (variants, N, K) of the metrics that have details; `unread` (N,), why an image
+            cannot be read any more, else "".
         """
         scored = class_to_score(unit, self.score_class)
         n, step = len(unit.index), max(1, self.batch_size // 4)
@@ -63,16 +64,21 @@ class UnitScorer:
         todo = [start for start, path in pieces_of.items() if not self._is_done(path)]
         rows = [row for start in todo for row in range(start, min(start + step, n))]
         positions = [self.chosen[unit.index[row]] for row in rows]
-        loader = batches(self.images, positions, step, self.options.num_workers, pins(self.device))
+        loader = batches(
+            self.images, positions, step, self.options.num_workers, pins(self.device),
+            self.options.on_bad_image == "skip",
+        )  # fmt: skip
         with inner_bar(total=n, initial=n - len(rows), unit="image") as bar:
             for start, batch in zip(todo, loader, strict=True):
                 arrays = self._score_batch(unit, scored, start, batch)
+                arrays["unread"] = np.array([batch.get(BAD, [""] * len(batch["index"]))], dtype=str)
                 results.write_part(pieces_of[start], arrays | {"metrics": np.array(self._names)})
                 bar.update(len(batch["index"]))
         parts = [results.read_part(path) for path in pieces_of.values()]
         arrays = {
             key: np.concatenate([part[key] for part in parts], axis=1) for key in parts[0] if key != "metrics"
         }
+        arrays["unread"] = arrays["unread"][0]
         return {"index": unit.index, "scored": scored, "variants": np.array(unit.variants)} | arrays
 
     def _is_done(self, path: Path) -> bool:

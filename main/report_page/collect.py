@@ -145,6 +145,9 @@ def _read_folder(run: Run, folder: Path) -> Iterator[Result]:
     if not files:
         raise UserError(f"{folder} lacks its parts/, which the report is made from; {again}")
     parts = [read_part(part_path(folder, file)) for file in files]
+    parts = [part for part in parts if len(part["index"])]
+    if not parts:
+        raise UserError(f"{folder} holds the scores of no image; {again}")
     index = np.concatenate([part["index"] for part in parts])
     rows = np.flatnonzero(np.isin(index, kept))
     if len(rows) != len(kept):

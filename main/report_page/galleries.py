@@ -13,7 +13,7 @@ from torch import Tensor
 
 import config
 from config import ReportOptions, UserError
-from datasets.base import ImageSet
+from datasets.base import BadImageError, ImageSet
 from datasets.build import rebuild
 from datasets.classes import names_of_classes, short_name
 from datasets.mask_files import read_map
@@ -95,7 +95,10 @@ class GalleryMaker:
         size = tuple(self.rows[0].run.record["input_size"])
         pixels = None
         if name in self.places:
-            pixels = self.images[self.places[name]]["image"]
+            try:
+                pixels = self.images[self.places[name]]["image"]
+            except BadImageError as error:
+                log.warning("the galleries show a map without its image: %s", error)
         pictures = [] if pixels is None else [_picture(pixels.permute(1, 2, 0).numpy(), f"image {name}")]
         for row in self.rows:
             saliency = min_max(read_map(row.run.folder, int(row.positions[i]), row.variant, size)[None])[0]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from main.report_page.collect import Result, Run
+from main.skipped import NOT_FINITE_FILE, SKIPPED_FILE, counts, read_list
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ def provenance_of(run: Run, results: list[Result]) -> Provenance:
         "commit": versions.get("commit", "unknown"),
         "seed": str(options.get("seed", "unknown")),
         "created": record.get("created", "unknown"),
+        "images left out": str(counts(run.folder)["skipped"]),
         "images": f"{record.get('n_images', len(run.names))} of {_pairs(record['dataset'])}",
         "list of images (SHA-256)": record.get("identity", {}).get("images", "unknown"),
         "explainee": _pairs(record["explainee"]),
@@ -49,16 +51,16 @@ def provenance_of(run: Run, results: list[Result]) -> Provenance:
         "all options": _pairs(options),
     }
     command = shlex.join(["python", *record.get("command", ["(not recorded)"])])
-    return Provenance(run.name, str(run.folder), command, facts, _skipped(record))
+    return Provenance(run.name, str(run.folder), command, facts, _skipped(run, results))
 
 
 def _pairs(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} {value}" for key, value in values.items() if value is not None)
 
 
-def _skipped(record: dict) -> list[str]:
-    """Images that a run lists as skipped: names, or names with reasons."""
-    skipped = record.get("skipped") or []
-    if isinstance(skipped, dict):
-        return [f"{name}: {reason}" for name, reason in skipped.items()]
-    return [_pairs(one) if isinstance(one, dict) else str(one) for one in skipped]
+def _skipped(run: Run, results: list[Result]) -> list[str]:
+    """Images that a run or its evaluations left out, with reasons; of very many the first."""
+    found = read_list(run.folder / NOT_FINITE_FILE)
+    for folder in (run.folder, *(result.folder for result in results)):
+        found |= read_list(folder / SKIPPED_FILE)
+    return [f"{name}: {reason}" for name, reason in found.items()]

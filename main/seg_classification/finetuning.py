@@ -4,6 +4,9 @@ From the pLTX weights, N steps on one image with the training objective. That gi
 updates; four of them are kept: `pltx` (the first), `last`, `best_loss` (lowest loss) and `best_pos` or
 `best_neg` (best perturbation AUC, which selects on what is then reported). Results do not depend on how many
 images run side by side, nor on their order.
+
+An image ends at the first step whose loss or mask is NaN or infinite: its masks are those of the steps before
+(NaN where there are none), and `not_finite_from` names the step. The other images know nothing of it.
 """
 
 from collections.abc import Callable
@@ -12,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from datasets.mask_files import NOT_FINITE
 from main.perturbation_eval.curves import default_batch, read_class
 from main.seg_classification.scoring import StepScorer
 from main.seg_classification.stacked import StackedExplainer
@@ -65,7 +69,9 @@ class _Record:
         names = ["pltx", settings.best_name] if settings.select else ["pltx"]
         names += [] if settings.early_stop else ["last", "best_loss"]
         self.settings = settings
-        self.masks = {name: torch.zeros(n, *grid, device=device) for name in names}
+        self.masks = {name: torch.full((n, *grid), torch.nan, device=device) for name in names}
+        # Never read by the host: on CUDA that would wait for the device.
+        self.not_finite_from = torch.full((n,), -1, dtype=torch.long, device=device)
         self.loss = torch.full((n, settings.n_steps), torch.nan, device=device)
         self.auc = torch.full((n, settings.n_steps), torch.nan, device=device)
         self.lowest = torch.full((n,), torch.inf, device=device)
@@ -77,15 +83,20 @@ class _Record:
     ) -> None:
         """The next step of some images: masks (B, h, w), losses (B,), and what the scorer says."""
         step = self.steps[rows]
-        self.loss[rows, step] = losses
-        self._keep("pltx", rows, step == 0, masks)
+        finite = losses.isfinite() & masks.flatten(1).isfinite().all(1)
+        since = self.not_finite_from[rows]
+        since = torch.where((since < 0) & ~finite, step, since)
+        self.not_finite_from[rows], alive = since, since < 0
+        self.loss[rows, step] = torch.where(alive, losses, torch.nan)
+        self._keep("pltx", rows, alive & (step == 0), masks)
         if better is not None:
-            self.auc[rows, step] = aucs.float()
+            better = better & alive
+            self.auc[rows, step] = torch.where(alive, aucs.float(), torch.nan)
             self._keep(self.settings.best_name, rows, better, masks)
             self.best_step[rows] = torch.where(better, step, self.best_step[rows])
         if not self.settings.early_stop:
-            self._keep("last", rows, step == self.settings.n_steps - 1, masks)
-            lower = losses < self.lowest[rows]
+            self._keep("last", rows, alive, masks)
+            lower = alive & (losses < self.lowest[rows])
             self.lowest[rows] = torch.where(lower, losses, self.lowest[rows])
             self._keep("best_loss", rows, lower, masks)
         self.steps[rows] = step + 1
@@ -192,7 +203,7 @@ def finetune(
     Returns:
         Token masks (n, h, w) by variant, and `loss` and AUC (n, N) by step (`pos_auc` or `neg_auc`, NaN where
         a step was not scored because it could not win), `best_step` and `steps` (n,); without `select`
-        neither AUC nor `best_step`.
+        neither AUC nor `best_step`; `not_finite_from` (n,), -1 where all was finite.
     """
     device, n = images.device, len(images)
     scorer = _scorer(explainee, images, scored, settings) if settings.select else None
@@ -227,7 +238,8 @@ def finetune(
                 stack.reset(slot)
             changed = queue.refill(ended)
     name = "pos_auc" if settings.optimize_by_pos else "neg_auc"
-    figures = {"loss": record.loss, "steps": record.steps}
+    steps = torch.where(record.not_finite_from < 0, record.steps, record.not_finite_from)
+    figures = {"loss": record.loss, "steps": steps, NOT_FINITE: record.not_finite_from}
     if settings.select:
         figures |= {name: record.auc, "best_step": record.best_step}
     return record.masks, figures

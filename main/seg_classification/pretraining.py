@@ -15,7 +15,7 @@ from torch import Tensor
 
 from config import UserError
 from datasets.base import ImageSet
-from datasets.build import groups
+from datasets.build import BAD, groups
 from main.claims import claimed
 from main.cli import progress_bar
 from main.distributed import World
@@ -28,6 +28,7 @@ from main.seg_classification.questions import (
     improbable_area,
     random_rows,
 )
+from main.skipped import SKIPPED_FILE, write_list
 from main.speed import pins, to_device
 from models.checkpoints import load_state, remove_leftovers, replace_file, save_state
 from models.explainee import Explainee
@@ -39,12 +40,24 @@ from models.masking import upsample
 log = logging.getLogger(__name__)
 
 STATE_FILE, EPOCHS_FILE = "state.pt", "epochs.csv"
+_COUNTED = "counted"  # images behind the sums
 _CHECK_EVERY = 50  # steps between looks at the loss on CUDA, where each waits for the device
 
 
 def _sum_type(device: torch.device) -> torch.dtype:
     """Sums over an epoch are float64, where the device has it."""
     return torch.float32 if device.type == "mps" else torch.float64
+
+
+def _means(sums: dict[str, float], which: str) -> dict[str, float]:
+    """Means over the images that were read.
+
+    Raises:
+        UserError: there were none.
+    """
+    if not sums.get(_COUNTED):
+        raise UserError(f"none of the {which} images can be read; --on-bad-image fail names the first")
+    return {name: total / sums[_COUNTED] for name, total in sums.items() if name != _COUNTED}
 
 
 @dataclass
@@ -93,6 +106,7 @@ class Trainer:
         self.rows: list[dict] = []
         self.sums: dict[str, Tensor | float] = {}  # of this process, on the device: reading them would wait
         self.seconds = 0.0
+        self.skipped: dict[str, str] = {}
 
     def run(self, on_epoch=lambda trainer, validation_batch: None) -> list[dict]:
         """Trains to the end and returns one row of figures per epoch.
@@ -143,6 +157,7 @@ class Trainer:
             [[self.train[i] for i in share] for share, _ in shares],
             self.plan.num_workers,
             pins(self.device),
+            self.plan.skip_bad,
         )
         bar = progress_bar(
             loader, f"epoch {self.epoch}", total=len(steps), initial=self.batch, unit="batch",
@@ -168,14 +183,26 @@ class Trainer:
             group["lr"] = self.plan.rate(self.step)
         self.optimizer.zero_grad()
         images = to_device(data["image"], self.device)
+        counting = self._read(self.images, data) * counts
         size = math.ceil(len(images) / self.plan.accumulate)
         known = torch.stack([data[key] for key in ("label", "second_label") if key in data], 1)
-        parts = list(zip(*(part.split(size) for part in (images, known, data["index"])), strict=True))
+        parts = list(
+            zip(*(part.split(size) for part in (images, known, data["index"], counting)), strict=True)
+        )
         for i, part in enumerate(parts):
             last = i == len(parts) - 1
             with contextlib.nullcontext() if last or self.world.size == 1 else self.model.no_sync():
-                self._backward(*part, n, counts)
+                self._backward(*part, n)
         self.optimizer.step()
+
+    def _read(self, images: ImageSet, data: dict) -> Tensor:
+        """(B,) 1.0 for each image of a batch that could be read, 0.0 for the others, which are noted."""
+        reasons = data.get(BAD, [""] * len(data["index"]))
+        for index, why in zip(data["index"].tolist(), reasons, strict=True):
+            if why and images.names[index] not in self.skipped:
+                log.warning("skipped %s: %s", images.names[index], why)
+                self.skipped[images.names[index]] = why
+        return torch.tensor([0.0 if why else 1.0 for why in reasons], device=self.device)
 
     def _losses(self, images: Tensor, known: Tensor, index: Tensor) -> dict[str, Tensor]:
         """Losses (B,) of images, their true classes (B, L), -1 for none, and positions (B,) in their set."""
@@ -189,23 +216,24 @@ class Trainer:
         questions = draw_questions(self.explainee, images, known, chance)
         return answer_losses(self.model, self.explainee, self.objective, images, questions, self.step)
 
-    def _backward(self, images: Tensor, known: Tensor, index: Tensor, n: int, counts: bool) -> None:
+    def _backward(self, images: Tensor, known: Tensor, index: Tensor, counting: Tensor, n: int) -> None:
+        """Adds the gradient of the images' share of the loss; those that do not count are black and add 0."""
         losses = self._losses(images, known, index)
-        if counts:
-            for name, values in losses.items():
-                total = values.detach().sum(dtype=_sum_type(self.device))
-                self.sums[name] = self.sums.get(name, 0.0) + total
+        for name, values in (losses | {_COUNTED: counting}).items():
+            total = (values.detach() * counting).sum(dtype=_sum_type(self.device))
+            self.sums[name] = self.sums.get(name, 0.0) + total
         if self.device.type != "cuda" or self.batch % _CHECK_EVERY == 0:
             self._check_finite()
         # The gradients are averaged over the processes, so the mean over all images is this.
-        (losses["loss"].sum() / n * self.world.size * counts).backward()
+        ((losses["loss"] * counting).sum() / n * self.world.size).backward()
 
     def _check_finite(self) -> None:
         """Raises `UserError` where the loss has become NaN or infinite; waits for the device."""
-        if not math.isfinite(float(self.sums.get("loss", 0.0))):
-            raise UserError(
-                f"the loss is not finite at step {self.step}; try a lower --lr or --mask-loss-mul"
-            )
+        self._stop_unless(math.isfinite(float(self.sums.get("loss", 0.0))), "the loss is")
+
+    def _stop_unless(self, finite: bool, what: str) -> None:
+        if not finite:
+            raise UserError(f"{what} not finite at step {self.step}; try a lower --lr or --mask-loss-mul")
 
     @torch.no_grad()
     def validate(self) -> tuple[dict[str, float], dict[str, Tensor] | None]:
@@ -219,7 +247,9 @@ class Trainer:
             for i in range(0, len(self.val), self.plan.batch_size)
         ]
         mine = cut[self.world.rank :: self.world.size]
-        for data in groups(self.val_images, mine, self.plan.num_workers, pins(self.device)):
+        loader = groups(self.val_images, mine, self.plan.num_workers, pins(self.device), self.plan.skip_bad)
+        for data in loader:
+            counting = self._read(self.val_images, data)
             images, labels = (to_device(data[key], self.device) for key in ("image", "label"))
             classes = self.classes_of(images, labels)
             masks = self.explainer(images, classes)
@@ -232,16 +262,17 @@ class Trainer:
             figures = losses | {"mask_area": masks.mean((1, 2, 3)), "POS": auc(curve)}
             if self.explainer.class_conditional:
                 figures["improbable_area"] = improbable_area(self.explainer, self.explainee, images)
-            for name, values in figures.items():
-                sums[name] = sums.get(name, 0.0) + values.sum(dtype=_sum_type(self.device))
+            for name, values in (figures | {_COUNTED: counting}).items():
+                total = (values * counting).sum(dtype=_sum_type(self.device))
+                sums[name] = sums.get(name, 0.0) + total
             first = first or {"images": images.cpu(), "maps": maps.cpu()}
-        sums = self._all_sums(sums)
-        return {name: total / len(self.val) for name, total in sums.items()}, first
+        return _means(self._all_sums(sums), "validation"), first
 
     def _end_epoch(self, validation: dict[str, float]) -> None:
         sums = self._all_sums(self.sums)
-        means = {f"train_{name}": total / len(self.train) for name, total in sums.items()}
+        means = {f"train_{name}": mean for name, mean in _means(sums, "training").items()}
         row = {"epoch": self.epoch, "step": self.step, "lr": self.plan.rate(self.step - 1)} | means
+        self._stop_unless(all(map(math.isfinite, validation.values())), "the validation's figures are")
         row |= {f"val_{name}": value for name, value in validation.items()} | {"seconds": self.seconds}
         is_best = all(row["val_POS"] < earlier["val_POS"] for earlier in self.rows)
         self.rows.append(row)
@@ -252,6 +283,7 @@ class Trainer:
                 if is_best:
                     self._save_weights("best")
             self._write_epochs()
+        self._write_skipped()
         log.info("%s", json.dumps(row))
 
     def _all_sums(self, sums: dict[str, Tensor | float]) -> dict[str, float]:
@@ -267,6 +299,13 @@ class Trainer:
             self.folder / f"{name}.safetensors", self.explainer, self.explainee.name, facts, self.plan.half
         )
 
+    def _write_skipped(self) -> None:
+        """Writes the images that any of the processes could not read, where there are any."""
+        found = {name: why for some in self.world.gather(self.skipped) for name, why in some.items()}
+        if found and self.world.is_main:
+            self.skipped = found
+            write_list(self.folder / SKIPPED_FILE, dict(sorted(found.items())))
+
     def _write_epochs(self) -> None:
         def write(temporary):
             with open(temporary, "w", newline="") as file:
@@ -280,12 +319,14 @@ class Trainer:
 
     def _save_state(self) -> None:
         self._check_finite()
+        weights = self.explainer.trainable().values()
+        self._stop_unless(all(bool(one.isfinite().all()) for one in weights), "the explainer's weights are")
         sums = self._all_sums(self.sums)
         if not self.world.is_main:
             return
         state = {"explainer": self.explainer.state_dict(), "optimizer": self.optimizer.state_dict()}
         state |= {"epoch": self.epoch, "batch": self.batch, "step": self.step, "rows": self.rows}
-        state["run_hash"] = self.metadata.get("run_hash")
+        state |= {"run_hash": self.metadata.get("run_hash"), "skipped": self.skipped}
         save_state(self.folder / STATE_FILE, state | {"sums": sums, "seconds": self.seconds})
 
     def _resume(self) -> None:
@@ -299,6 +340,9 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         for name in ("epoch", "batch", "step", "rows", "sums", "seconds"):
             setattr(self, name, state[name])
+        self.skipped = state.get("skipped", {})
+        if self.sums:  # of a state that was saved before images could be skipped
+            self.sums.setdefault(_COUNTED, float(min(self.batch * self.plan.batch_size, len(self.train))))
         if not self.world.is_main:
             self.sums = {}  # the first process has them all
         log.info("going on at epoch %d, batch %d", self.epoch, self.batch)

@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import Dataset
 
 from config import SegmentationOptions, UserError
-from datasets.base import ImageSet
+from datasets.base import BadImageError, ImageSet
 from datasets.build import batches, rebuild
 from datasets.manifest import from_manifest
 from datasets.mask_files import MaskUnit
@@ -39,14 +39,20 @@ def evaluate(options: SegmentationOptions) -> dict[str, dict]:
     folder = _results_folder(options, run, images)
 
     def prepare():
-        return lambda unit, _: score_unit(images, chosen, unit, read_as, options.num_workers)
+        skip = options.on_bad_image == "skip"
+        return lambda unit, _: score_unit(images, chosen, unit, read_as, options.num_workers, skip)
 
     parts = results.score_units(options, folder, run, PROTOCOL, prepare)
     return {} if parts is None else _add_up(folder, options, run, images, chosen, read_as, parts)
 
 
 def score_unit(
-    images: ImageSet, chosen: list[int], unit: MaskUnit, read_as: list[Reading], num_workers: int = 0
+    images: ImageSet,
+    chosen: list[int],
+    unit: MaskUnit,
+    read_as: list[Reading],
+    num_workers: int = 0,
+    skip_bad: bool = False,
 ) -> dict[str, np.ndarray]:
     """All columns of all variants for the images of one mask file.
 
@@ -56,35 +62,48 @@ def score_unit(
         unit: the maps.
         read_as: how the labels are read.
         num_workers: processes that read and score images.
+        skip_bad: go on at an image that cannot be read.
 
     Returns:
-        `index` (N,), `variants`, `values` (variants, N, columns).
+        `index` (N,), `variants`, `values` (variants, N, columns), and `unread` (N,), why an image cannot be
+        read any more, else "".
     """
-    scores = _Scores(images, [chosen[index] for index in unit.index], unit, read_as)
-    rows = [batch["values"] for batch in batches(scores, range(len(scores)), _BATCH, num_workers)]
-    values = torch.cat(rows).transpose(0, 1).numpy()
-    return {"index": unit.index, "variants": np.array(unit.variants), "values": values}
+    scores = _Scores(images, [chosen[index] for index in unit.index], unit, read_as, skip_bad)
+    found = list(batches(scores, range(len(scores)), _BATCH, num_workers))
+    values = torch.cat([batch["values"] for batch in found]).transpose(0, 1).numpy()
+    unread = np.array([why for batch in found for why in batch["unread"]], dtype=str)
+    return {"index": unit.index, "variants": np.array(unit.variants), "values": values, "unread": unread}
 
 
 class _Scores(Dataset):
     """The columns of each image of a unit, (variants, columns), computed where the image is read."""
 
-    def __init__(self, images: ImageSet, positions: list[int], unit: MaskUnit, read_as: list[Reading]):
+    def __init__(
+        self,
+        images: ImageSet,
+        positions: list[int],
+        unit: MaskUnit,
+        read_as: list[Reading],
+        skip_bad: bool = False,
+    ):
         self.images, self.positions, self.unit, self.read_as = images, positions, unit, read_as
+        self.skip_bad = skip_bad
 
     def __len__(self) -> int:
         return len(self.positions)
 
-    def __getitem__(self, row: int) -> dict[str, torch.Tensor]:
-        labels = self.images[self.positions[row]]["mask"].numpy()
+    def __getitem__(self, row: int) -> dict[str, torch.Tensor | str]:
+        try:
+            labels, unread = self.images[self.positions[row]]["mask"].numpy(), ""
+        except BadImageError as error:
+            if not self.skip_bad:
+                raise
+            labels, unread = np.zeros(self.images.image_size, dtype=np.int64), str(error)
         values = []
         for variant in self.unit.variants:
             saliency = self.unit.maps(variant, self.images.image_size, slice(row, row + 1))[0].numpy()
-            if not np.isfinite(saliency).all():
-                name = self.images.names[self.positions[row]]
-                raise UserError(f"the map '{variant}' of image {name} holds values that are not finite")
             values.append([value for r in self.read_as for value in r.per_image(labels, saliency)])
-        return {"values": torch.tensor(values, dtype=torch.float64)}
+        return {"values": torch.tensor(values, dtype=torch.float64), "unread": unread}
 
 
 def _images_of(options: SegmentationOptions, run: dict) -> tuple[ImageSet, list[int]]:

@@ -54,7 +54,7 @@ def test_default_is_one_forward_pass_of_the_top_class(run, photo, tiny_pair, pla
     folder, files = written(result)
     assert folder == places / "data" / "results" / "explain-photo-tiny-pltx"
     endings = ("overlay.png", "saliency.png", "saliency.npy", "masked.png", "sheet.png")
-    assert files == {"run.json", "manifest.csv", *(f"photo_{ending}" for ending in endings)}
+    assert files == {".lock", "run.json", "manifest.csv", *(f"photo_{ending}" for ending in endings)}
     picture = Image.open(photo)
     image = to_tensor(picture, (32, 32))[None]
     explainee = Explainee.from_name("tiny", tiny_pair.explainee)
@@ -238,7 +238,7 @@ def test_wrong_pictures_are_one_line_and_write_nothing(run, photo, tmp_path, pla
         "dot.png": "is 1 x 1 pixels",
         "none.jpg": "no such file or folder",
     }.items():
-        error = run("--input", photo, tmp_path / name).error
+        error = run("--input", photo, tmp_path / name, "--on-bad-image", "fail").error
         assert message in error and name in error
     assert not (places / "data").exists()
     assert "--input" in run().error

@@ -40,11 +40,13 @@ def test_mask_weight(explainee, explainer, weight):
 def test_objective_takes_every_option():
     options = PairOptions(
         mask_loss="l1", mask_loss_mul=3.0, prediction_loss_mul=2.0, use_logits_only=True, is_ce_neg=True,
-        mask_fill="blur", order_loss_mul=0.5, smooth_loss_mul=0.25,
+        mask_fill="blur", order_loss_mul=0.5, order_removal_mul=0.75,
+        smooth_loss_mul=0.25,
     )  # fmt: skip
     assert dataclasses.asdict(objective(options)) == {
         "mask_loss": "l1", "mask_loss_mul": 3.0, "prediction_loss_mul": 2.0, "use_logits_only": True,
-        "is_ce_neg": True, "fill": "blur", "order_loss_mul": 0.5, "smooth_loss_mul": 0.25,
+        "is_ce_neg": True, "fill": "blur", "order_loss_mul": 0.5, "order_removal_mul": 0.75,
+        "smooth_loss_mul": 0.25,
         "order_samples": 2,
     }  # fmt: skip
 

@@ -17,6 +17,7 @@ from main.baselines import run_baselines
 from main.report_page.galleries import most_different, sheets, spread
 from main.report_page.rows import Row
 from main.seg_classification import run_seg_cls_opt
+from main.skipped import write_list
 
 EVIL = "<img src=x onerror=alert(1)>&\"'"
 
@@ -78,17 +79,19 @@ def test_page_is_whole_and_self_contained(make_run, write_page, tmp_path):
 
 
 def test_provenance(make_run, write_page, tmp_path):
-    run = make_run(record={"skipped": [{"image": "7<b>", "reason": "unreadable"}, "8"]})
+    run = make_run()
+    write_list(run / "skipped.csv", {"7<b>": "unreadable", "8": "=empty"})
     record = json.loads((run / "run.json").read_text())
     text = write_page(run)
     for fact in (record["versions"]["torch"], record["versions"]["commit"], record["created"], "seed 42"):
         assert fact in text
-    assert "2 images were skipped" in text and "image 7&lt;b&gt;, reason unreadable" in text
+    assert "2 images were skipped" in text and "<li>7&lt;b&gt;: unreadable</li>" in text
 
 
 def test_html_in_names_is_escaped(make_run, write_page, tmp_path):
     """Names of runs, variants, images, and what run.json says."""
-    run = make_run(variants=("last", EVIL.replace("/", "")), record={"method": EVIL, "skipped": {EVIL: EVIL}})
+    run = make_run(variants=("last", EVIL.replace("/", "")), record={"method": EVIL})
+    write_list(run / "skipped.csv", {EVIL: EVIL})
     record = json.loads((run / "run.json").read_text()) | {"command": ["main/x.py", EVIL]}
     (run / "run.json").write_text(json.dumps(record))
     manifest = (run / "manifest.csv").read_text().replace("\n0,0,", '\n0,"<script>alert(2)</script>",')

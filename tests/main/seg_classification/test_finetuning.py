@@ -237,7 +237,7 @@ def test_without_selection_nothing_else_changes(case):
     masks, figures = finetune(
         explainer, counting, images, classes, classes, Objective(), settings(select=False)
     )
-    assert set(masks) == VARIANTS - {"best_pos"} and set(figures) == {"loss", "steps"}
+    assert set(masks) == VARIANTS - {"best_pos"} and set(figures) == {"loss", "steps", "not_finite_from"}
     for name, values in masks.items():
         torch.testing.assert_close(values, whole[0][name], rtol=0, atol=1e-6)
     torch.testing.assert_close(figures["loss"], whole[1]["loss"], rtol=0, atol=1e-5)

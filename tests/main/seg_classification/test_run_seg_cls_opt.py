@@ -276,7 +276,7 @@ def test_unreadable_image_keeps_what_was_made(ltx, write_images, tmp_path):
     root = write_images([f"{i}.png" for i in range(5)])
     good = (root / "3.png").read_bytes()
     (root / "3.png").write_bytes(good[:100])
-    error = ltx("--images-path", root, "--evaluate", "False").error
+    error = ltx("--images-path", root, "--evaluate", "False", "--on-bad-image", "fail").error
     assert "cannot read image" in error and "3.png" in error
     folder = tmp_path / "results" / "run"
     assert [path.name for path in unit_files(folder)] == ["000000-000001.h5"]

@@ -273,7 +273,9 @@ def test_maps_that_are_not_finite_are_one_line(run):
     unit = read_unit(path)
     unit.saliency["random"][1, 0, 0] = np.nan
     write_unit(path, unit)
-    with pytest.raises(UserError, match="the map 'random' of image 3 holds values that are not finite"):
+    with pytest.raises(
+        UserError, match=r"000002-000003\.h5, image 3: its map 'random' holds values that are not finite"
+    ):
         evaluate(options_of(run))
 
 
