@@ -38,7 +38,7 @@ MASK_RUN = RUN | {
 }
 SUMMARY = {
     "protocol": str,
-    "settings": dict,
+    "settings": {"fill?": str, "class?": str, "score_class?": str, "*": str | NUMBER | bool | None},
     "run_hash": str,
     "rows": {"*": {"*": {"mean": NUMBER | None, "n": int, "higher_is_better": bool | None}}},
 }

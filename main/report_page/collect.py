@@ -152,6 +152,8 @@ def _read_folder(run: Run, folder: Path) -> Iterator[Result]:
     rows = np.flatnonzero(np.isin(index, kept))
     if len(rows) != len(kept):
         raise UserError(f"{folder} is incomplete: per_image.csv lists images that no part holds; {again}")
+    if protocol == SEGMENTATION and len(header) - 3 != parts[0]["values"].shape[-1]:
+        raise UserError(f"{folder}/per_image.csv has other columns than its parts; {again}")
     better = {
         name: entry["higher_is_better"]
         for row in summary["rows"].values()
