@@ -1,8 +1,8 @@
 """Files removed or replaced while a run is on: one line or a warning, and the same command goes on."""
 
 import functools
-import re
 import json
+import re
 import shutil
 from pathlib import Path
 
