@@ -78,9 +78,9 @@ class Objective:
     def _order(self, explainee, images: Tensor, maps: Tensor, classes: Tensor, step: int | Tensor) -> Tensor:
         """Mean over the cuts of -log p(class | what is kept) - w log(1 - p(class | what is left)), (B,).
 
-        The most salient share of the pixels alone has to keep the class, and the image without it to lose it, the
-        latter with weight w, `order_removal_mul`.
-        Sizes are those of the step, the same for all images, so that no image's masks depend on its batch.
+        The most salient share of the pixels alone has to keep the class, and the image without it to lose it,
+        the latter with weight w, `order_removal_mul`. Sizes are those of the step, the same for all images,
+        so that no image's masks depend on its batch.
         """
         n, k = len(images), self.order_samples
         steps = torch.as_tensor(step, device=images.device).expand(n)

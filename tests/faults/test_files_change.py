@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -82,7 +83,8 @@ MASKS_LATER = "masks/000004-000005.h5"
         (before_the_last_file, remove, RUN_JSON, "is not a run folder: it has no run.json"),
         (before_the_last_file, empty, RUN_JSON, "run.json is damaged"),
         (before_the_last_file, remove, MANIFEST, "no such manifest"),
-        (before_the_last_file, remove, ".", "is not a run folder: it has no run.json"),
+        # Which of the two is missed first depends on how far the removal has come.
+        (before_the_last_file, remove, ".", "is not a run folder: it has no run.json|no such manifest"),
         (before_the_last_file, cut, MASKS, "cannot read mask file"),
         (before_the_scores, remove, MASKS_LATER, "cannot read mask file"),
         (before_the_scores, of_another_run, MASKS_LATER, "belongs to a run of another configuration"),
@@ -94,7 +96,7 @@ def test_one_line_and_the_same_command_goes_on(
     """Where a damaged file has to be deleted, the line says so."""
     argv, folder = argv_of("ltx", tmp_path / "disturbed"), folder_of("ltx", tmp_path / "disturbed")
     stopped = start_run("ltx", argv, functools.partial(when, happens, folder / name)).wait()
-    assert line in stopped.error and str(folder) in stopped.error
+    assert re.search(line, stopped.error) and str(folder) in stopped.error
     if happens in (empty, cut, of_another_run):
         again = start_run("ltx", argv).wait()
         assert line in again.error and ("delete it" in again.error or "remove it" in again.error)

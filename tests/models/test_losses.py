@@ -133,9 +133,9 @@ def test_inverse_term_fills_what_each_mask_removes(case, fill):
 @pytest.mark.parametrize("fill", FILLS)
 def test_order_loss_formula(case, fill):
     explainee, images, t, classes = case
-    found = Objective(mask_loss_mul=0.0, fill=fill, order_loss_mul=3.0, order_removal_mul=0.25, order_samples=2)(
-        explainee, images, t, classes, step=4
-    )
+    found = Objective(
+        mask_loss_mul=0.0, fill=fill, order_loss_mul=3.0, order_removal_mul=0.25, order_samples=2
+    )(explainee, images, t, classes, step=4)
     maps = upsample(t, (SIDE, SIDE))[:, 0]
     expected = np.zeros(N)
     for share in sampled_shares(torch.tensor([4]), 2)[0].tolist():
