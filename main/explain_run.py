@@ -97,9 +97,8 @@ def _explainer(options: ExplainOptions, explainee: Explainee) -> tuple[Explainer
         if options.explainer_checkpoint is not None or options.recipe != RELEASED:
             raise
     fresh = dataclasses.replace(options, activation_function=activation or "softmax")
-    return new_explainer(
-        fresh, explainee, options.mask_scale or 1
-    ), "none found, so its backbone with a fresh head"
+    explainer = new_explainer(fresh, explainee, options.mask_scale or 1)
+    return explainer, "none found, so its backbone with a fresh head"
 
 
 def _objective(options: ExplainOptions, default: Objective) -> Objective:

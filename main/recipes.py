@@ -43,22 +43,24 @@ def recipe_values(recipe: str, stage: str, explainer_name: str) -> dict[str, Any
     """
     if recipe not in config.RECIPES:
         raise UserError(f"there is no recipe '{recipe}'; there are {', '.join(config.RECIPES)}")
+    rules = [rule for rule in config.RECIPES[recipe] if rule.stage in (None, stage)]
+    names = {None, explainer_name}
+    if any(rule.explainer in ("tokens", "feature_map") for rule in rules):
+        names.add(_kind_of(explainer_name))  # once: it builds the network
     values = {}
-    for rule in config.RECIPES[recipe]:
-        if rule.stage in (None, stage) and _is_for(rule.explainer, explainer_name):
+    for rule in rules:
+        if rule.explainer in names:
             values |= rule.values
     return values
 
 
-def _is_for(wanted: str | None, explainer_name: str) -> bool:
-    if wanted not in ("tokens", "feature_map"):
-        return wanted in (None, explainer_name)
+def _kind_of(explainer_name: str) -> str:
     import torch
 
     from models.explainer import Explainer
 
     with torch.device("meta"):
-        return Explainer.untrained(explainer_name).has_tokens == (wanted == "tokens")
+        return "tokens" if Explainer.untrained(explainer_name).has_tokens else "feature_map"
 
 
 def _as(hint: Any, value: Any) -> Any:
