@@ -13,6 +13,7 @@ from config import UserError
 from models.conditioning import ClassCondition, classifier_rows
 from models.explainee import Explainee
 from models.fine_heads import StageHead, finer_stages
+from models.masking import with_halo
 from models.precision import autocast, in_full
 from models.registry import InputSpec, create_model, input_spec, load_pretrained
 
@@ -41,7 +42,8 @@ class Explainer(nn.Module):
     A class-conditional one is asked about a class with each image, see `models.conditioning`; any other shows
     the same mask whatever class it is asked about.
 
-    With its attribute `precision` set to `bf16`, only the backbone computes under autocast.
+    With its attribute `precision` set to `bf16`, only the backbone computes under autocast. Its attribute `halo`
+    is a number in [0, 1), see `models.masking.with_halo`; checkpoints keep it.
 
     Args:
         backbone: timm model.
@@ -72,6 +74,7 @@ class Explainer(nn.Module):
             raise UserError(f"--mask-scale {mask_scale}: choose from {', '.join(map(str, MASK_SCALES))}")
         self.name, self.activation, self.mask_scale = name, activation, mask_scale
         self.precision = "float32"
+        self.halo = 0.0
         self.metadata: dict | None = None  # of the checkpoint that the weights came from
         self.input_size = spec.size
         self.register_buffer("mean", torch.tensor(spec.mean).view(1, -1, 1, 1), persistent=False)
@@ -213,16 +216,19 @@ class Explainer(nn.Module):
             features, finer = self._features(normalised, classes)
         finer = [in_full(stage, self.precision) for stage in finer]
         logits = self._head_logits(in_full(features, self.precision), finer, classes)
+        return with_halo(self._activate(logits), self.halo)
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """Parameters that training changes, by name."""
+        return {name: value for name, value in self.named_parameters() if value.requires_grad}
+
+    def _activate(self, logits: Tensor) -> Tensor:
         if self.activation == "sigmoid":
             return logits.sigmoid()
         if self.activation == "relu":
             return logits.clamp(0, 1)
         weights = logits.flatten(1).softmax(1)
         return (weights / weights.amax(1, keepdim=True)).view_as(logits)
-
-    def trainable(self) -> dict[str, nn.Parameter]:
-        """Parameters that training changes, by name."""
-        return {name: value for name, value in self.named_parameters() if value.requires_grad}
 
     def _features(self, normalised: Tensor, classes: Tensor | None) -> tuple[Tensor, list[Tensor]]:
         """The backbone's last features, and those of the earlier stages that the head reads."""
