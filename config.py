@@ -277,7 +277,7 @@ class ExplainerOptions:
     )
     mask_halo: float | None = option(
         None,
-        "share of the blurred mask that is added to it, so that pixels outside are ordered by how near they are "
+        "share of the blurred mask that is added to it, so that pixels outside are ordered by nearness "
         "(default: as its checkpoint; 0 in pretraining)",
         group="models",
     )

@@ -35,9 +35,9 @@ def apply_mask(images: Tensor, mask: Tensor, fill: str = "black") -> Tensor:
 def with_halo(masks: Tensor, halo: float) -> Tensor:
     """Token masks (B, 1, h, w) in [0, 1] with a faint halo: `1 - (1 - m) * (1 - halo * G(m))`.
 
-    A trained mask leaves most pixels alike, and their order to noise: speckle that no classifier has seen. G is
-    a Gaussian with a sigma of a quarter of each side, so the halo orders them by how near they are to what the
-    mask keeps. Not in the paper; 0 (released) changes nothing.
+    A trained mask leaves most pixels alike, and their order to noise: speckle that no classifier has seen. G
+    is a Gaussian with a sigma of a quarter of each side, so the halo orders them by how near they are to what
+    the mask keeps. Not in the paper; 0 (released) changes nothing.
     """
     if halo == 0:
         return masks

@@ -41,7 +41,7 @@ class Stage:
         script: below main/.
         flags: what it is asked for.
         units: patterns of the files that hold finished work units; none of them may be made again, but for
-            `last` ones that are written before what finishes their unit (an epoch's picture before its state).
+            `last` ones, written before what finishes their unit (an epoch's picture before its state).
         unit: images (steps, in pretraining) of a work unit, which may be computed twice.
         scores: the script scores a run folder that stands already, instead of filling one.
         below: how many folders below --default-root-dir its run folder lies.

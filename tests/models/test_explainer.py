@@ -376,7 +376,7 @@ def test_halo_is_stored_and_applied(tmp_path):
     assert found.halo == 0.25 and torch.equal(found(images), with_halo(plain, 0.25))
     for bad in ("1.5", "nan", "much"):
         save_explainer(file, Explainer.untrained("test_efficientnet"), "some_model", {"mask_halo": bad})
-        with pytest.raises(UserError, match="mask_halo '.*', which is not in"):
+        with pytest.raises(UserError, match=r"mask_halo '.*', which is not in"):
             read_explainer(file)
 
 
