@@ -90,10 +90,10 @@ RELEASED = "released"
 RECIPES: dict[str, tuple[Rule, ...]] = {
     RELEASED: (),
     "ordered": (
-        Rule(values={"mask_loss": "l1", "order_loss_mul": 1.0, "smooth_loss_mul": 3.0}),
+        Rule(values={"mask_loss": "l1", "order_loss_mul": 1.0, "smooth_loss_mul": 3.0, "mask_halo": 0.05}),
         Rule(values={"mask_scale": 4, "mask_loss_mul": 10.0}, stage="pretraining"),
         Rule(values={"mask_loss_mul": 3.0, "finetune_lr": "2e-4", "select_best": False}, stage="finetuning"),
-        Rule(values={"order_removal_mul": 0.2}, stage="finetuning", explainer="tokens"),
+        Rule(values={"order_removal_mul": 0.5}, stage="finetuning", explainer="tokens"),
         Rule(values={"finetune_lr": "5e-4"}, stage="finetuning", explainer="feature_map"),
     ),
 }
@@ -273,6 +273,12 @@ class ExplainerOptions:
         "mask rows and columns for each token or last feature of the explainer (default: as its checkpoint; "
         "1 in pretraining)",
         choices=(1, 2, 4, 8),
+        group="models",
+    )
+    mask_halo: float | None = option(
+        None,
+        "share of the blurred mask that is added to it, so that pixels outside are ordered by nearness "
+        "(default: as its checkpoint; 0 in pretraining)",
         group="models",
     )
     mask_loss: str = option(

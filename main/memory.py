@@ -78,16 +78,16 @@ def measure_slot(explainer: Explainer, explainee: Explainee, objective: Objectiv
     }
     kept: dict[int, int] = {}
 
-    def pack(value):
+    def pack(value) -> None:
+        """Keeps nothing: an operation that holds its own output would never be freed."""
         if isinstance(value, torch.Tensor) and value.layout == torch.strided:
             storage = value.untyped_storage()
             if storage.data_ptr() not in fixed:
                 kept[storage.data_ptr()] = storage.nbytes()
-        return value
 
     image = torch.zeros(1, 3, *explainee.input_size, device=device)
     target = torch.zeros(1, dtype=torch.long, device=device)
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda nothing: nothing):
         masks = (
             explainer(image, target) if getattr(explainer, "class_conditional", False) else explainer(image)
         )

@@ -161,10 +161,10 @@ def new_explainer(options: PairOptions, explainee: Explainee, mask_scale: int = 
         mask_scale: see `Explainer`.
 
     Raises:
-        UserError: unknown name or no weights.
+        UserError: unknown name, no weights, or a `mask_halo` out of range.
     """
     torch.manual_seed(options.seed)
-    return Explainer.for_explainee(
+    explainer = Explainer.for_explainee(
         explainer_name(options),
         explainee,
         options.activation_function,
@@ -173,6 +173,16 @@ def new_explainer(options: PairOptions, explainee: Explainee, mask_scale: int = 
         mask_scale,
         options.download,
     )
+    _set_halo(explainer, options)
+    return explainer
+
+
+def _set_halo(explainer: Explainer, options: PairOptions) -> None:
+    """Gives an explainer the halo that is asked for, where one is."""
+    halo = explainer.halo if options.mask_halo is None else options.mask_halo
+    if not 0 <= halo < 1:
+        raise UserError(f"--mask-halo {halo:g} must be at least 0 and below 1")
+    explainer.halo = halo
 
 
 def start_from_plain(options: PairOptions, explainer: Explainer) -> Path | None:
@@ -194,6 +204,7 @@ def start_from_plain(options: PairOptions, explainer: Explainer) -> Path | None:
         return None
     if stored_class_rows(path) is not None:
         load_explainer(path, explainer)
+        _set_halo(explainer, options)
         return path
     plain = Explainer.untrained(explainer.name, explainer.activation, mask_scale=explainer.mask_scale)
     load_explainer(path, plain)
@@ -231,6 +242,7 @@ def pretrained_explainer(options: PairOptions, explainee: Explainee) -> tuple[Ex
             scale,
         )
     metadata = load_explainer(path, explainer)
+    _set_halo(explainer, options)
     log.info("pLTX explainer: %s", path)
     if (trained := metadata.get(RECIPE, RELEASED)) != options.recipe:
         log.warning("%s was pretrained with --recipe %s, not with %s", path, trained, options.recipe)

@@ -77,7 +77,9 @@ def score_units(
     with claimed(folder, [number[file] for file in unscored()], "the scores of the same mask files"):
         todo = unscored()  # again: another process may have scored some, and have ended, until the claim
         score = prepare() if todo else None
-        for file in progress_bar(todo, desc=title, unit="file", disable=not todo):
+        made = sum(file.is_file() for file in mine)
+        bar = {"initial": made - len(todo), "total": made, "disable": not todo}
+        for file in progress_bar(todo, desc=title, unit="file", **bar):
             remove_leftovers(part_path(folder, file))
             unit = read_unit(file)
             check_same_run(unit.attributes.get("run_hash"), run["hash"], file)

@@ -4,11 +4,16 @@ A class is known by the explainee's own classifier row for it, so classes that l
 look alike to its explainer. Where an explainee has no such rows, each class gets a learned embedding.
 """
 
+import logging
 import math
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from models.explainee import Explainee
+
+log = logging.getLogger(__name__)
 
 CLASSIFIER, LEARNED = "classifier", "learned"
 _WIDTH = 128
@@ -95,6 +100,15 @@ def classifier_rows(model: nn.Module, num_classes: int) -> Tensor | None:
         if weight is not None and weight.shape[0] == num_classes and weight[0, 0].numel() == 1:
             return weight.detach().flatten(1).clone()
     return None
+
+
+def class_rows_of(explainee: Explainee) -> Tensor | int:
+    """Classifier rows of an explainee, else its number of classes, see `ClassCondition`."""
+    rows = classifier_rows(explainee.model, explainee.num_classes)
+    if rows is None:
+        log.warning("'%s' has no linear classifier to read; each class gets an embedding", explainee.name)
+        return explainee.num_classes
+    return rows
 
 
 def _standardised(rows: Tensor) -> Tensor:

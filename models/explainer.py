@@ -1,6 +1,5 @@
 """The explainer: a backbone whose tokens or features become a mask over the image."""
 
-import copy
 import logging
 import math
 
@@ -10,11 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from config import UserError
-from models.conditioning import ClassCondition, classifier_rows
+from models.backbones import has_narrow_strided_convolution, pretrained_backbone, resize_tokens
+from models.conditioning import ClassCondition, class_rows_of
 from models.explainee import Explainee
 from models.fine_heads import StageHead, finer_stages
+from models.masking import with_halo
 from models.precision import autocast, in_full
-from models.registry import InputSpec, create_model, input_spec, load_pretrained
+from models.registry import InputSpec, create_model, input_spec
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,8 @@ class Explainer(nn.Module):
     A class-conditional one is asked about a class with each image, see `models.conditioning`; any other shows
     the same mask whatever class it is asked about.
 
-    With its attribute `precision` set to `bf16`, only the backbone computes under autocast.
+    With its attribute `precision` set to `bf16`, only the backbone computes under autocast. Its attribute
+    `halo` is a number in [0, 1), see `models.masking.with_halo`; checkpoints keep it.
 
     Args:
         backbone: timm model.
@@ -72,6 +74,7 @@ class Explainer(nn.Module):
             raise UserError(f"--mask-scale {mask_scale}: choose from {', '.join(map(str, MASK_SCALES))}")
         self.name, self.activation, self.mask_scale = name, activation, mask_scale
         self.precision = "float32"
+        self.halo = 0.0
         self.metadata: dict | None = None  # of the checkpoint that the weights came from
         self.input_size = spec.size
         self.register_buffer("mean", torch.tensor(spec.mean).view(1, -1, 1, 1), persistent=False)
@@ -91,7 +94,7 @@ class Explainer(nn.Module):
             features, _ = self._features(blank, None)
         self.has_tokens = features.dim() == 3 or self._channels_last(features)
         # Not to be had under vmap.
-        self.channels_last = not (self.has_tokens or _has_narrow_strided_convolution(self.backbone))
+        self.channels_last = not (self.has_tokens or has_narrow_strided_convolution(self.backbone))
         if not self.has_tokens:
             self._stages = finer_stages(self.backbone, blank, features.shape[-2], mask_scale)
         self.head = self._make_head(blank, features).to(device)
@@ -121,7 +124,7 @@ class Explainer(nn.Module):
         Raises:
             UserError: unknown name or no weights.
         """
-        backbone, spec = _backbone(name, explainee, download)
+        backbone, spec = pretrained_backbone(name, explainee, download)
         rows = class_rows_of(explainee) if class_conditional else None
         return cls(backbone, spec, name, activation, n_first_layers_to_freeze, rows, mask_scale)
 
@@ -150,10 +153,10 @@ class Explainer(nn.Module):
         Raises:
             UserError: unknown name, no weights, or a backbone that cannot take such a size.
         """
-        backbone, spec = _backbone(name, explainee, download)
+        backbone, spec = pretrained_backbone(name, explainee, download)
         if input_size is not None:
             spec = InputSpec(tuple(input_size), spec.mean, spec.std)
-            _resize_tokens(backbone, name, spec.size)
+            resize_tokens(backbone, name, spec.size)
         rows = class_rows_of(explainee) if class_conditional else None
         return cls(backbone, spec, name, "softmax", class_rows=rows)
 
@@ -213,16 +216,19 @@ class Explainer(nn.Module):
             features, finer = self._features(normalised, classes)
         finer = [in_full(stage, self.precision) for stage in finer]
         logits = self._head_logits(in_full(features, self.precision), finer, classes)
+        return with_halo(self._activate(logits), self.halo)
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """Parameters that training changes, by name."""
+        return {name: value for name, value in self.named_parameters() if value.requires_grad}
+
+    def _activate(self, logits: Tensor) -> Tensor:
         if self.activation == "sigmoid":
             return logits.sigmoid()
         if self.activation == "relu":
             return logits.clamp(0, 1)
         weights = logits.flatten(1).softmax(1)
         return (weights / weights.amax(1, keepdim=True)).view_as(logits)
-
-    def trainable(self) -> dict[str, nn.Parameter]:
-        """Parameters that training changes, by name."""
-        return {name: value for name, value in self.named_parameters() if value.requires_grad}
 
     def _features(self, normalised: Tensor, classes: Tensor | None) -> tuple[Tensor, list[Tensor]]:
         """The backbone's last features, and those of the earlier stages that the head reads."""
@@ -318,39 +324,3 @@ class Explainer(nn.Module):
             )
         for block in blocks[:n_first_layers]:
             block.requires_grad_(False)
-
-
-def class_rows_of(explainee: Explainee) -> Tensor | int:
-    """Classifier rows of an explainee, else its number of classes, see `ClassCondition`."""
-    rows = classifier_rows(explainee.model, explainee.num_classes)
-    if rows is None:
-        log.warning("'%s' has no linear classifier to read; each class gets an embedding", explainee.name)
-        return explainee.num_classes
-    return rows
-
-
-def _backbone(name: str, explainee: Explainee, download: bool) -> tuple[nn.Module, InputSpec]:
-    """A pretrained backbone: the explainee's own where the name is the same."""
-    if name == explainee.name and hasattr(explainee.model, "forward_features"):
-        return copy.deepcopy(explainee.model), explainee.spec
-    backbone = load_pretrained(name, download=download)
-    return backbone, input_spec(backbone)
-
-
-def _resize_tokens(backbone: nn.Module, name: str, size: tuple[int, int]) -> None:
-    """Lets a transformer take images of another size; feature maps need nothing."""
-    if not hasattr(backbone, "set_input_size"):
-        return
-    try:
-        backbone.set_input_size(img_size=size)
-    except (AssertionError, ValueError, RuntimeError) as error:
-        raise UserError(f"'{name}' cannot take images of {size[0]} x {size[1]}: {error}") from error
-
-
-def _has_narrow_strided_convolution(backbone: nn.Module) -> bool:
-    """Whether weights' gradients on channels-last input crash PyTorch 2.14 on CPUs (RepVGG, FastViT).
-
-    oneDNN writes past its memory for 1x1 convolutions with a stride and under 16 input channels.
-    """
-    convolutions = (module for module in backbone.modules() if isinstance(module, nn.Conv2d))
-    return any(c.kernel_size == (1, 1) and c.stride != (1, 1) and c.in_channels < 16 for c in convolutions)

@@ -88,6 +88,8 @@ def save_explainer(
     names = {"explainer": explainer.name, "explainee": explainee_name, "activation": explainer.activation}
     if explainer.mask_scale != 1:
         names["mask_scale"] = explainer.mask_scale
+    if explainer.halo:
+        names["mask_halo"] = explainer.halo
     if explainer.condition is not None:
         names["class_conditional"] = explainer.condition.kind
     save_safetensors(path, tensors, names | metadata)
@@ -123,7 +125,19 @@ def load_explainer(path: Path, explainer: Explainer) -> dict:
     if trained_with != explainer.activation:
         log.warning("%s was trained with activation '%s', which is used", path, trained_with)
     explainer.activation, explainer.metadata = trained_with, metadata
+    explainer.halo = _stored_halo(metadata, path)
     return metadata
+
+
+def _stored_halo(metadata: dict, path: Path) -> float:
+    text = metadata.get("mask_halo", "0")
+    try:
+        halo = float(text)
+    except (TypeError, ValueError):
+        halo = -1.0
+    if not 0 <= halo < 1:
+        raise UserError(f"{path} says mask_halo '{text}', which is not in [0, 1); is it one of ours?")
+    return halo
 
 
 def published_alias(tensors: dict[str, Tensor], path: Path) -> str:

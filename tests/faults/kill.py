@@ -40,7 +40,8 @@ class Stage:
     Attributes:
         script: below main/.
         flags: what it is asked for.
-        units: patterns of the files that hold finished work units; none of them may be made again.
+        units: patterns of the files that hold finished work units; none of them may be made again, but for
+            `last` ones, written before what finishes their unit (an epoch's picture before its state).
         unit: images (steps, in pretraining) of a work unit, which may be computed twice.
         scores: the script scores a run folder that stands already, instead of filling one.
         below: how many folders below --default-root-dir its run folder lies.
@@ -52,6 +53,7 @@ class Stage:
     unit: int
     scores: bool = False
     below: int = 1
+    last: int = 0
 
     def command(self, folder: Path) -> list[str]:
         """The command that works in a folder."""
@@ -66,7 +68,7 @@ STAGES = {
         "seg_classification/run_seg_cls.py",
         [*_PAIR, "--train-images", "128", "--val-images", "32", "--batch-size", "16", "--n-epochs", "3",
          "--save-every", "4"],
-        ("pictures/*.png",), 4, below=2,
+        ("pictures/*.png",), 4, below=2, last=1,
     ),
     "ltx": Stage(
         "seg_classification/run_seg_cls_opt.py",
@@ -218,7 +220,8 @@ def went_on(work: Work, folder: Path, killed: Watched) -> list[str]:
     look(None)
     if again.process.returncode != 0:
         return [f"exit code {again.process.returncode}: {again.log.read_text()[-500:]}"]
-    wrong = [f"{name} was finished and made again" for name in sorted(rewritten)]
+    finished = sorted(before)[: len(before) - work.stage.last]
+    wrong = [f"{name} was finished and made again" for name in finished if name in rewritten]
     twice = computed_twice(killed.bars(), again.bars())
     if twice > work.stage.unit:
         wrong.append(f"{twice} computed twice, a unit is {work.stage.unit}")

@@ -301,7 +301,7 @@ def test_class_conditional_mistakes(conditional, make_explainee):
 
 
 def test_class_conditional_for_a_module_with_and_without_a_linear_classifier(make_backbone, monkeypatch):
-    monkeypatch.setattr("models.explainer.load_pretrained", lambda name, **_: make_backbone("cnn"))
+    monkeypatch.setattr("models.backbones.load_pretrained", lambda name, **_: make_backbone("cnn"))
     monkeypatch.setattr("models.explainer.input_spec", lambda model: own().spec)
     for explainee, kind in (
         (own(), "classifier"),

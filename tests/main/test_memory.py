@@ -1,5 +1,7 @@
 """Memory of images side by side, what is free, and backing off."""
 
+import gc
+
 import pytest
 import torch
 
@@ -23,6 +25,20 @@ def test_weights_are_counted_and_activations_grow_with_the_explainer(make_explai
     inverse = measure_slot(explainer, explainee, Objective(is_ce_neg=True))
     assert inverse.activations > found.activations  # a second pass through the explainee
     assert all(value.grad is None for value in explainer.parameters())
+
+
+def test_measuring_keeps_nothing(make_explainer, make_explainee):
+    """A softmax that holds its own output is a cycle that Python's collector does not see."""
+    explainer, explainee = make_explainer("vit"), make_explainee("vit")
+    measure_slot(explainer, explainee, Objective())  # what is made once is there
+
+    def tensors() -> int:
+        gc.collect()
+        return sum(issubclass(type(value), torch.Tensor) for value in gc.get_objects())
+
+    before = tensors()
+    measure_slot(explainer, explainee, Objective(order_loss_mul=1.0))
+    assert tensors() == before
 
 
 def test_activations_against_what_the_graph_holds():

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from config import UserError
-from models.conditioning import CLASSIFIER, LEARNED, ClassCondition, classifier_rows
+from models.conditioning import CLASSIFIER, LEARNED, ClassCondition, class_rows_of, classifier_rows
 from models.explainee import Explainee
-from models.explainer import Explainer, class_rows_of
+from models.explainer import Explainer
 from models.explainer_files import find_explainer, load_explainer, read_explainer, save_explainer
 from models.registry import InputSpec
 

@@ -8,6 +8,7 @@ from config import UserError
 from models.checkpoints import load_safetensors
 from models.explainer import Explainer
 from models.explainer_files import find_explainer, load_explainer, read_explainer, save_explainer
+from models.masking import with_halo
 from models.registry import InputSpec, create_model
 
 HALF = (0.5, 0.5, 0.5)
@@ -361,6 +362,22 @@ def test_a_cnn_whose_stages_timm_does_not_give(monkeypatch):
 def test_no_such_mask_scale():
     with pytest.raises(UserError, match="--mask-scale 3: choose from 1, 2, 4, 8"):
         scaled("vit", 3)
+
+
+def test_halo_is_stored_and_applied(tmp_path):
+    torch.manual_seed(0)
+    explainer = Explainer.untrained("test_efficientnet")
+    images = torch.rand(1, 3, *explainer.input_size)
+    plain = explainer(images)
+    explainer.halo = 0.25
+    file = tmp_path / "best.safetensors"
+    save_explainer(file, explainer, "some_model", {})
+    found = read_explainer(file)
+    assert found.halo == 0.25 and torch.equal(found(images), with_halo(plain, 0.25))
+    for bad in ("1.5", "nan", "much"):
+        save_explainer(file, Explainer.untrained("test_efficientnet"), "some_model", {"mask_halo": bad})
+        with pytest.raises(UserError, match=r"mask_halo '.*', which is not in"):
+            read_explainer(file)
 
 
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "test_efficientnet"])

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.ndimage import correlate1d
 
-from models.masking import apply_mask, fill_of, min_max, upsample
+from models.masking import apply_mask, fill_of, min_max, upsample, with_halo
 
 
 def bilinear_by_hand(mask, height, width):
@@ -96,3 +96,30 @@ def test_min_max_of_tiny_spans_stays_in_range():
     maps = torch.tensor([[0.5, 0.5 + 6e-8], [1e-40, 3e-40]])
     scaled = min_max(maps)
     assert scaled.min() == 0 and scaled.max() <= 1 and scaled[0, 1] == 1
+
+
+def test_halo_orders_what_the_mask_leaves_alike_by_nearness():
+    masks = torch.zeros(2, 1, 12, 16)
+    masks[0, 0, 3, 5] = 1.0
+    masks[1, 0, 2:4, 8:12] = 0.7
+    found = with_halo(masks, 0.1)
+    assert torch.equal(with_halo(masks, 0.0), masks)
+    for mask, result in zip(masks[:, 0].numpy(), found[:, 0].numpy(), strict=True):
+        y, x = np.mgrid[:12, :16]
+        for row, column in ((0, 0), (3, 5), (7, 15)):
+            along = [np.exp(-0.5 * ((place - at) / (side / 4)) ** 2)
+                     for place, at, side in ((y, row, 12), (x, column, 16))]  # fmt: skip
+            weights = along[0] * along[1]
+            blurred = (weights * mask).sum() / weights.sum()
+            expected = 1 - (1 - mask[row, column]) * (1 - 0.1 * blurred)
+            assert result[row, column] == pytest.approx(expected, abs=1e-6)
+    row = found[0, 0, 3]
+    assert (row[5:].diff() < 0).all() and (row[:6].diff() > 0).all()
+
+
+def test_halo_keeps_masks_in_range_and_peaks_in_place():
+    masks = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    masks[0] = 1.0
+    found = with_halo(masks, 0.3)
+    assert (found >= masks).all() and (found <= 1).all()
+    assert torch.equal(found[0], masks[0])

@@ -11,7 +11,7 @@ from config import UserError
 from datasets.base import ImageSet
 from main.seg_classification.pretraining import Plan, Trainer
 from models.checkpoints import load_safetensors, load_state
-from models.explainer import class_rows_of
+from models.conditioning import class_rows_of
 from models.losses import Objective
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from main.seg_classification.questions import ABSENT_WEIGHT, answer_losses, draw_questions, random_rows
-from models.explainer import class_rows_of
+from models.conditioning import class_rows_of
 from models.losses import Objective
 
 

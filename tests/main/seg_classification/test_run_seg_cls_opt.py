@@ -307,6 +307,7 @@ def test_unreadable_image_keeps_what_was_made(ltx, write_images, tmp_path):
         (["--batch-size", "0"], "must be at least 1"),
         (["--early-stop", "True", "--select-best", "False"], "stops by the scores that --select-best False"),
         (["--mask-scale", "2"], "holds an explainer of scale 1"),
+        (["--mask-halo", "1"], "--mask-halo 1 must be at least 0 and below 1"),
         (["--unit-size", "0"], "must be at least 1"),
         (["--shard-index", "1"], "--num-shards and --shard-index belong together"),
     ],
