@@ -131,7 +131,7 @@ def groups(
         UserError: an image cannot be read, or a process that reads has died.
     """
     workers = possible_workers(min(num_workers, len(cut)))
-    source = _Tolerant(images) if skip_bad else images
+    source = Tolerant(images) if skip_bad else images
     loader = DataLoader(source, batch_sampler=cut, num_workers=workers, pin_memory=pin)
     failure, done = None, 0
     try:
@@ -156,7 +156,7 @@ def groups(
     yield from groups(images, cut[done:], 0, pin, skip_bad)
 
 
-class _Tolerant(Dataset):
+class Tolerant(Dataset):
     """Images with the reason why one cannot be read, in whose place a black one stands."""
 
     def __init__(self, images: ImageSet):

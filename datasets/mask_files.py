@@ -141,20 +141,15 @@ def read_unit(path: Path) -> MaskUnit:
     Raises:
         UserError: the file is missing, damaged, or no mask file.
     """
-    try:
-        with _opened(path) as file:
-            maps = {
-                group: {variant: values[()] for variant, values in file.get(group, {}).items()}
-                for group in ("token_mask", "saliency")
-            }
-            arrays = {name: values[()] for name, values in file.items() if name not in _RESERVED}
-            unit = MaskUnit(
-                file["index"][()], file["target"][()], maps["token_mask"], maps["saliency"], arrays
-            )
-            unit.attributes = dict(file.attrs)
-            unit.skipped = _read_skipped(file)
-    except Exception as error:  # a damaged file may raise anything
-        raise UserError(f"cannot read mask file {path}: {error}; delete it and make it again") from error
+    with _opened(path) as file:
+        maps = {
+            group: {variant: values[()] for variant, values in file.get(group, {}).items()}
+            for group in ("token_mask", "saliency")
+        }
+        arrays = {name: values[()] for name, values in file.items() if name not in _RESERVED}
+        unit = MaskUnit(file["index"][()], file["target"][()], maps["token_mask"], maps["saliency"], arrays)
+        unit.attributes = dict(file.attrs)
+        unit.skipped = _read_skipped(file)
     if not all(map(stays_in_folder, unit.variants)):
         raise UserError(f"{path} holds maps whose name is a path: {', '.join(unit.variants)[:80]}")
     empty = len(unit.index) == 0 and unit.skipped
@@ -177,13 +172,10 @@ def read_notes(path: Path) -> tuple[int, dict[int, str], dict[int, int]]:
     Raises:
         UserError: the file is damaged.
     """
-    try:
-        with _opened(path) as file:
-            index = file["index"][()].astype(int)
-            skipped = _read_skipped(file)
-            since = file[NOT_FINITE][()].astype(int) if NOT_FINITE in file else np.full(len(index), -1)
-    except Exception as error:  # a damaged file may raise anything
-        raise UserError(f"cannot read mask file {path}: {error}; delete it and make it again") from error
+    with _opened(path) as file:
+        index = file["index"][()].astype(int)
+        skipped = _read_skipped(file)
+        since = file[NOT_FINITE][()].astype(int) if NOT_FINITE in file else np.full(len(index), -1)
     ended = {int(position): int(step) for position, step in zip(index, since, strict=True) if step >= 0}
     return len(index), skipped, ended
 
@@ -200,20 +192,23 @@ def _opened(path: Path) -> Iterator[h5py.File]:
     """A mask file of which nothing leads elsewhere, and which is no larger in memory than it can be.
 
     Raises:
-        ValueError: a link, data in another file, or a shape that the file cannot hold.
+        UserError: the file is damaged, holds a link, data in another file, or a shape that it cannot hold.
     """
-    with h5py.File(path, "r") as file:
-        size = 0
-        groups = [file, *(file[name] for name in file if _is_group(file, name))]
-        for name, dataset in ((name, group[name]) for group in groups for name in _own(group)):
-            if not isinstance(dataset, h5py.Dataset):
-                continue
-            if dataset.external or dataset.is_virtual:
-                raise ValueError(f"'{name}' lies in another file")
-            size += dataset.size * max(1, dataset.dtype.itemsize)
-        if size > _MOST_PER_BYTE * Path(path).stat().st_size:
-            raise ValueError(f"it claims to hold {size} bytes, more than a file of its size can")
-        yield file
+    try:
+        with h5py.File(path, "r") as file:
+            size = 0
+            groups = [file, *(file[name] for name in file if _is_group(file, name))]
+            for name, dataset in ((name, group[name]) for group in groups for name in _own(group)):
+                if not isinstance(dataset, h5py.Dataset):
+                    continue
+                if dataset.external or dataset.is_virtual:
+                    raise ValueError(f"'{name}' lies in another file")
+                size += dataset.size * max(1, dataset.dtype.itemsize)
+            if size > _MOST_PER_BYTE * Path(path).stat().st_size:
+                raise ValueError(f"it claims to hold {size} bytes, more than a file of its size can")
+            yield file
+    except Exception as error:  # a damaged file may raise anything
+        raise UserError(f"cannot read mask file {path}: {error}; delete it and make it again") from error
 
 
 def _is_group(file: h5py.File, name: str) -> bool:
@@ -241,13 +236,10 @@ def read_map(folder: Path, position: int, variant: str, size: tuple[int, int]) -
         UserError: it has not been made, or the file is damaged.
     """
     path = unit_holding(folder, position)
-    try:
-        with _opened(path) as file:
-            row = np.flatnonzero(file["index"][()] == position)[:1]
-            groups = [name for name in ("token_mask", "saliency") if variant in file.get(name, {})]
-            values = file[f"{groups[0]}/{variant}"][row] if groups and row.size else None
-    except Exception as error:  # a damaged file may raise anything
-        raise UserError(f"cannot read mask file {path}: {error}; delete it and make it again") from error
+    with _opened(path) as file:
+        row = np.flatnonzero(file["index"][()] == position)[:1]
+        groups = [name for name in ("token_mask", "saliency") if variant in file.get(name, {})]
+        values = file[f"{groups[0]}/{variant}"][row] if groups and row.size else None
     if values is None:
         raise UserError(f"{path} holds no map '{variant}' of image {position}")
     unit = MaskUnit(row, row, **{groups[0] + ("s" if groups[0] == "token_mask" else ""): {variant: values}})

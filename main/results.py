@@ -1,6 +1,5 @@
 """What both evaluators share: parts that survive a kill, per-image rows, the summary, the printed table."""
 
-import csv
 import dataclasses
 import logging
 import math
@@ -13,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from config import UserError
-from datasets.manifest import read_names
+from datasets.manifest import read_names, write_rows
 from datasets.mask_files import MaskUnit, read_unit, stays_in_folder, unit_files, unit_path, units
 from main.claims import claimed
 from main.cli import progress_bar
@@ -77,8 +76,8 @@ def score_units(
     with claimed(folder, [number[file] for file in unscored()], "the scores of the same mask files"):
         todo = unscored()  # again: another process may have scored some, and have ended, until the claim
         score = prepare() if todo else None
-        made = sum(file.is_file() for file in mine)
-        bar = {"initial": made - len(todo), "total": made, "disable": not todo}
+        total = sum(file.is_file() for file in mine)
+        bar = {"initial": total - len(todo), "total": total, "disable": not todo}
         for file in progress_bar(todo, desc=title, unit="file", **bar):
             remove_leftovers(part_path(folder, file))
             unit = read_unit(file)
@@ -213,14 +212,7 @@ def write_per_image(path: Path, header: Sequence[str], rows: Sequence[Sequence[A
             return value
         return "" if math.isnan(value) else f"{value:.6g}"
 
-    def write(temporary):
-        with open(temporary, "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(header)
-            for row in rows:
-                writer.writerow([text(value) for value in row])
-
-    replace_file(path, write)
+    write_rows(path, header, ([text(value) for value in row] for row in rows))
 
 
 def entry(mean: float | None, n: int, higher_is_better: bool | None) -> dict[str, Any]:

@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from config import UserError
-from datasets.manifest import read_names
+from datasets.manifest import read_names, write_rows
 from datasets.mask_files import read_notes, unit_files
-from models.checkpoints import replace_file
 
 log = logging.getLogger(__name__)
 
@@ -50,14 +49,7 @@ def write_lists(folder: Path) -> int:
 
 def write_list(path: Path, reasons: dict[str, str]) -> None:
     """Writes image names with reasons."""
-
-    def write(temporary):
-        with open(temporary, "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(FIELDS)
-            writer.writerows(reasons.items())
-
-    replace_file(path, write)
+    write_rows(path, FIELDS, reasons.items())
 
 
 def read_list(path: Path) -> dict[str, str]:

@@ -49,6 +49,13 @@ def _sum_type(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
+def _add(sums: dict[str, Tensor | float], figures: dict[str, Tensor], counting: Tensor) -> None:
+    """Adds up figures (B,) of the images that count, and their number."""
+    for name, values in (figures | {_COUNTED: counting}).items():
+        total = (values.detach() * counting).sum(dtype=_sum_type(counting.device))
+        sums[name] = sums.get(name, 0.0) + total
+
+
 def _means(sums: dict[str, float], which: str) -> dict[str, float]:
     """Means over the images that were read.
 
@@ -219,9 +226,7 @@ class Trainer:
     def _backward(self, images: Tensor, known: Tensor, index: Tensor, counting: Tensor, n: int) -> None:
         """Adds the gradient of the images' share of the loss; those that do not count are black and add 0."""
         losses = self._losses(images, known, index)
-        for name, values in (losses | {_COUNTED: counting}).items():
-            total = (values.detach() * counting).sum(dtype=_sum_type(self.device))
-            self.sums[name] = self.sums.get(name, 0.0) + total
+        _add(self.sums, losses, counting)
         if self.device.type != "cuda" or self.batch % _CHECK_EVERY == 0:
             self._check_finite()
         # The gradients are averaged over the processes, so the mean over all images is this.
@@ -262,9 +267,7 @@ class Trainer:
             figures = losses | {"mask_area": masks.mean((1, 2, 3)), "POS": auc(curve)}
             if self.explainer.class_conditional:
                 figures["improbable_area"] = improbable_area(self.explainer, self.explainee, images)
-            for name, values in (figures | {_COUNTED: counting}).items():
-                total = (values * counting).sum(dtype=_sum_type(self.device))
-                sums[name] = sums.get(name, 0.0) + total
+            _add(sums, figures, counting)
             first = first or {"images": images.cpu(), "maps": maps.cpu()}
         return _means(self._all_sums(sums), "validation"), first
 

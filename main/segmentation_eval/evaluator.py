@@ -7,8 +7,8 @@ import torch
 from torch.utils.data import Dataset
 
 from config import SegmentationOptions, UserError
-from datasets.base import BadImageError, ImageSet
-from datasets.build import batches, rebuild
+from datasets.base import ImageSet
+from datasets.build import BAD, Tolerant, batches, rebuild
 from datasets.manifest import from_manifest
 from datasets.mask_files import MaskUnit
 from main import results
@@ -87,18 +87,14 @@ class _Scores(Dataset):
         skip_bad: bool = False,
     ):
         self.images, self.positions, self.unit, self.read_as = images, positions, unit, read_as
-        self.skip_bad = skip_bad
+        self.source = Tolerant(images) if skip_bad else images
 
     def __len__(self) -> int:
         return len(self.positions)
 
     def __getitem__(self, row: int) -> dict[str, torch.Tensor | str]:
-        try:
-            labels, unread = self.images[self.positions[row]]["mask"].numpy(), ""
-        except BadImageError as error:
-            if not self.skip_bad:
-                raise
-            labels, unread = np.zeros(self.images.image_size, dtype=np.int64), str(error)
+        sample = self.source[self.positions[row]]
+        labels, unread = sample["mask"].numpy(), sample.get(BAD, "")
         values = []
         for variant in self.unit.variants:
             saliency = self.unit.maps(variant, self.images.image_size, slice(row, row + 1))[0].numpy()
