@@ -428,6 +428,9 @@ class PretrainOptions(RunOptions, BadImageOptions, SpeedOptions, PlaceOptions, I
         group="training",
         metavar="N",
     )
+    augment: bool = option(
+        False, "train on a random crop (35% or more) of each image, mirrored or not", group="training"
+    )
     train_n_label_sample: int | None = option(
         None, "training images per class (default: 1)", group="training", metavar="N"
     )
