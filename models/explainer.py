@@ -23,7 +23,7 @@ ACTIVATIONS = ("sigmoid", "relu", "softmax")
 MASK_SCALES = (1, 2, 4, 8)
 # Position, class, distillation and register tokens and the patch embedding are frozen, always (released).
 _EMBEDDINGS = ("patch_embed", "pos_embed", "cls_token", "dist_token", "reg_token", "norm_pre")
-_MAP_BIAS = -2.0  # takes a class activation map, which is positive on most of an image, to a mask of its peaks
+_MAP_BIAS = -2.0  # of a class activation map, positive on most of an image, leaves the peaks
 # Parts of a classifier that the features do not pass through.
 _HEADS = (
     "head", "head_dist", "head_drop", "classifier", "fc", "fc_norm", "attn_pool", "global_pool", "pre_logits"

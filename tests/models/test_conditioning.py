@@ -81,7 +81,7 @@ def test_formula(conditional):
 
 
 def test_starts_from_the_plain_explainer_and_the_class_activation_map(conditional, make_explainee):
-    """A CNN's untrained logits: rows times features over sqrt(d), less a constant; a loaded head adds its own."""
+    """A CNN's untrained logits: rows times features over sqrt(d), less a constant, or a plain head."""
     explainer = conditional("cnn")
     torch.manual_seed(1)
     plain = Explainer(make_explainee("cnn").model, SPEC, "tiny_cnn")
