@@ -33,9 +33,9 @@ def cut(maps: Tensor, shares: Tensor) -> Tensor:
     """Masks (B, n, H, W) in (0, 1): near 1 on the most salient share of the pixels, near 0 elsewhere.
 
     Only the order counts, so it is the values' logits that are cut: where a mask keeps nearly nothing, or
-    nearly all, its pixels differ by little and are ranked all the same. They are standardised first, gradients
-    and all, since each pixel alone would gain by any rise. The value at which a standardised map is cut counts
-    as a constant in the backward pass.
+    nearly all, its pixels differ by little and are ranked all the same. They are standardised first,
+    gradients and all, since each pixel alone would gain by any rise. The value at which a standardised map is
+    cut counts as a constant in the backward pass.
 
     Args:
         maps: (B, H, W) in [0, 1].
