@@ -428,6 +428,12 @@ class PretrainOptions(RunOptions, BadImageOptions, SpeedOptions, PlaceOptions, I
         group="training",
         metavar="N",
     )
+    absent_loss_mul: float = option(
+        0.5,
+        "class-conditional: weight of the mask loss for absent classes, in parts of that for present ones; "
+        "their pull to 0 meets no resistance, so with the released objective more takes all masks with it",
+        group="training",
+    )
     freeze_backbone: bool = option(
         False, "train the head alone, on the features of the pretrained backbone", group="training"
     )
