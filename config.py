@@ -83,6 +83,11 @@ class Rule:
     explainer: str | None = None
 
 
+ACTIVATIONS = ("sigmoid", "relu", "softmax")
+FILLS = ("black", "mean", "blur")
+MASK_LOSSES = ("bce", "bce_probability", "l1", "entropy_softmax")
+MASK_SCALES = (1, 2, 4, 8)
+
 RELEASED = "released"
 # Recipes by name: the options' defaults below are those of `released`, the others change some. Of two rules
 # that set the same option the later one counts; a flag that is given counts more than any rule. Renaming one
@@ -258,7 +263,7 @@ class ExplainerOptions:
     activation_function: str = option(
         "sigmoid",
         "from the head's output to the mask",
-        choices=("sigmoid", "relu", "softmax"),
+        choices=ACTIVATIONS,
         group="models",
     )
     class_conditional: bool = option(
@@ -272,7 +277,7 @@ class ExplainerOptions:
         None,
         "mask rows and columns for each token or last feature of the explainer (default: as its checkpoint; "
         "1 in pretraining)",
-        choices=(1, 2, 4, 8),
+        choices=MASK_SCALES,
         group="models",
     )
     mask_halo: float | None = option(
@@ -284,7 +289,7 @@ class ExplainerOptions:
     mask_loss: str = option(
         "bce",
         "size of the mask (bce: released, on the sigmoided mask as if it were logits)",
-        choices=("bce", "bce_probability", "l1", "entropy_softmax"),
+        choices=MASK_LOSSES,
         group="objective",
     )
     mask_loss_mul: float | None = option(
@@ -293,9 +298,7 @@ class ExplainerOptions:
     prediction_loss_mul: float = option(1.0, "weight of the prediction loss", group="objective")
     use_logits_only: bool = option(False, "minus the logit instead of cross entropy", group="objective")
     is_ce_neg: bool = option(False, "subtract the loss on the inverse mask, and halve", group="objective")
-    mask_fill: str = option(
-        "black", "what stands where the mask removes", choices=("black", "mean", "blur"), group="objective"
-    )
+    mask_fill: str = option("black", "what stands where the mask removes", choices=FILLS, group="objective")
     order_loss_mul: float = option(
         0.0,
         "weight of the order loss, which cuts the mask at sampled sizes and is not in the paper",
@@ -605,7 +608,7 @@ class PerturbationOptions(RunOptions, BadImageOptions, SpeedOptions, ShardOption
     score_class: str | None = option(
         None, "class that is scored (default: as the run)", choices=("explained", "target", "predicted")
     )
-    fill: str = option("black", "what stands where pixels are removed", choices=("black", "mean", "blur"))
+    fill: str = option("black", "what stands where pixels are removed", choices=FILLS)
     metrics: str = option(
         "fast",
         "'fast', 'all' (with RISE's and AIC, SIC: hundreds of forward passes per map), or names with commas",
@@ -675,7 +678,7 @@ class ReportOptions:
     )  # fmt: skip
     fill: str | None = option(
         None, "the main table's fill (default: black, where all runs have it)",
-        choices=("black", "mean", "blur"), group="comparison",
+        choices=FILLS, group="comparison",
     )  # fmt: skip
     score_class: str | None = option(
         None, "results of this class alone (default: the one explained, where all runs have it)",
@@ -735,7 +738,7 @@ class ExplainOptions(RunOptions, BadImageOptions, PlaceOptions, ExplainerOptions
     activation_function: str | None = option(
         None,
         "from the head's output to the mask (default: as pretrained; softmax without a pLTX explainer)",
-        choices=("sigmoid", "relu", "softmax"),
+        choices=ACTIVATIONS,
         group="models",
     )
     is_ce_neg: bool | None = option(
