@@ -98,7 +98,7 @@ RECIPES: dict[str, tuple[Rule, ...]] = {
         Rule(values={"mask_loss": "l1", "order_loss_mul": 1.0, "smooth_loss_mul": 3.0, "mask_halo": 0.05}),
         Rule(values={"mask_scale": 4, "mask_loss_mul": 10.0}, stage="pretraining"),
         Rule(values={"mask_loss_mul": 3.0, "finetune_lr": "2e-4", "select_best": False}, stage="finetuning"),
-        Rule(values={"order_removal_mul": 0.5}, stage="finetuning", explainer="tokens"),
+        Rule(values={"order_removal_mul": 0.25}, stage="finetuning", explainer="tokens"),
         Rule(values={"finetune_lr": "5e-4"}, stage="finetuning", explainer="feature_map"),
     ),
 }
