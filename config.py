@@ -428,6 +428,12 @@ class PretrainOptions(RunOptions, BadImageOptions, SpeedOptions, PlaceOptions, I
         group="training",
         metavar="N",
     )
+    freeze_backbone: bool = option(
+        False, "train the head alone, on the features of the pretrained backbone", group="training"
+    )
+    augment: bool = option(
+        False, "train on a random crop (a third or more) of each image, mirrored or not", group="training"
+    )
     train_n_label_sample: int | None = option(
         None, "training images per class (default: 1)", group="training", metavar="N"
     )

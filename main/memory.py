@@ -76,14 +76,17 @@ def measure_slot(explainer: Explainer, explainee: Explainee, objective: Objectiv
         for module in (explainer, explainee)
         for value in (*module.parameters(), *module.buffers())
     }
-    kept: dict[int, int] = {}
+    kept: dict[int, torch.UntypedStorage] = {}
 
     def pack(value) -> None:
-        """Keeps nothing: an operation that holds its own output would never be freed."""
+        """Keeps the memory, whose address would else be taken again and not counted, but not the tensor.
+
+        An operation that holds its own output would never be freed.
+        """
         if isinstance(value, torch.Tensor) and value.layout == torch.strided:
             storage = value.untyped_storage()
             if storage.data_ptr() not in fixed:
-                kept[storage.data_ptr()] = storage.nbytes()
+                kept[storage.data_ptr()] = storage
 
     image = torch.zeros(1, 3, *explainee.input_size, device=device)
     target = torch.zeros(1, dtype=torch.long, device=device)
@@ -95,8 +98,9 @@ def measure_slot(explainer: Explainer, explainee: Explainee, objective: Objectiv
     weights = sum(value.numel() * value.element_size() for value in explainer.trainable().values())
     del loss
     # A pass without gradients holds a few of the largest intermediate results at once.
-    shared = 4 * max(kept.values(), default=0) * default_batch(device)
-    return SlotMemory(weights, sum(kept.values()), shared)
+    sizes = [storage.nbytes() for storage in kept.values()]
+    shared = 4 * max(sizes, default=0) * default_batch(device)
+    return SlotMemory(weights, sum(sizes), shared)
 
 
 def free_memory(device: torch.device) -> int:

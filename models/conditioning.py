@@ -27,8 +27,8 @@ class ClassCondition(nn.Module):
 
     The logit is a learned product of feature and row; where both are as wide, plus a weighted one, which for
     the explainee's own pooled features is its class activation map. Scale, shift and learned product start at
-    zero, the weights too unless the features are pooled: training starts from the plain explainer, and that
-    map.
+    zero, the weights too unless the features are pooled (`starts_as_map`): training starts from the plain
+    explainer, or from that map.
 
     Args:
         rows: (C, d) classifier rows, kept as they are but for their mean and size; or C, the number of
@@ -54,6 +54,7 @@ class ClassCondition(nn.Module):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
         aligned = self.kind == CLASSIFIER and row_dim == dim
+        self.starts_as_map = aligned and pooled
         start = torch.full((dim,), 1 / math.sqrt(dim) if pooled else 0.0)
         self.direct = nn.Parameter(start) if aligned else None
 

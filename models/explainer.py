@@ -23,6 +23,7 @@ ACTIVATIONS = ("sigmoid", "relu", "softmax")
 MASK_SCALES = (1, 2, 4, 8)
 # Position, class, distillation and register tokens and the patch embedding are frozen, always (released).
 _EMBEDDINGS = ("patch_embed", "pos_embed", "cls_token", "dist_token", "reg_token", "norm_pre")
+_MAP_BIAS = -2.0  # of a class activation map, positive on most of an image, leaves the peaks
 # Parts of a classifier that the features do not pass through.
 _HEADS = (
     "head", "head_dist", "head_drop", "classifier", "fc", "fc_norm", "attn_pool", "global_pool", "pre_logits"
@@ -103,6 +104,8 @@ class Explainer(nn.Module):
             pooled = features.dim() == 4 or getattr(backbone, "global_pool", "") == "avg"
             entry = len(backbone.blocks) // 2 if isinstance(backbone, VisionTransformer) else None
             self.condition = ClassCondition(class_rows, dim, pooled, entry).to(device)
+            if self.condition.starts_as_map:
+                self._silence_head()
         self._freeze(n_first_layers_to_freeze, features.dim() == 3)
         with torch.no_grad():
             self.grid = tuple(self(blank, torch.zeros(1, dtype=torch.long, device=device)).shape[-2:])
@@ -258,6 +261,12 @@ class Explainer(nn.Module):
             return nn.Conv2d(features.shape[1], values, kernel_size=1)
         dim = features.shape[-1]
         return nn.Sequential(nn.Linear(dim, dim), nn.Tanh(), nn.Linear(dim, values))
+
+    def _silence_head(self) -> None:
+        """Lets the fresh head start at a constant: the class activation map alone makes the mask."""
+        last = [module for module in self.head.modules() if isinstance(module, nn.Conv2d | nn.Linear)][-1]
+        nn.init.zeros_(last.weight)
+        nn.init.constant_(last.bias, _MAP_BIAS)
 
     def _head_logits(self, features: Tensor, finer: list[Tensor], classes: Tensor | None) -> Tensor:
         """Features as the backbone gives them to mask logits (B, 1, h, w)."""

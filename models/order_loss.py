@@ -12,6 +12,7 @@ from torch import Tensor
 SMALLEST, LARGEST = 0.05, 0.95  # shares of the pixels between which sizes are sampled
 _SOFTNESS = 0.2  # width of the cut, in standard deviations of the map
 _TINY = 1e-12  # keeps constant maps finite
+_EDGE = 1e-5  # values nearer to 0 or 1 count as so near
 # Fractional parts of multiples of the golden ratio spread evenly over [0, 1).
 _GOLDEN = 0.6180339887498949
 
@@ -31,14 +32,16 @@ def sampled_shares(step: Tensor, n: int) -> Tensor:
 def cut(maps: Tensor, shares: Tensor) -> Tensor:
     """Masks (B, n, H, W) in (0, 1): near 1 on the most salient share of the pixels, near 0 elsewhere.
 
-    Only the order counts: maps are standardised first, gradients and all, since each pixel alone would gain
-    by any rise. The value at which a standardised map is cut counts as a constant in the backward pass.
+    Only the order counts, so it is the values' logits that are cut: where a mask keeps nearly nothing, or
+    nearly all, its pixels differ by little and are ranked all the same. They are standardised first,
+    gradients and all, since each pixel alone would gain by any rise. The value at which a standardised map is
+    cut counts as a constant in the backward pass.
 
     Args:
-        maps: (B, H, W).
+        maps: (B, H, W) in [0, 1].
         shares: (B, n) in [0, 1].
     """
-    flat = maps.flatten(1)
+    flat = maps.flatten(1).logit(_EDGE)
     flat = flat - flat.mean(1, keepdim=True)
     flat = flat / flat.square().mean(1, keepdim=True).add(_TINY).sqrt()
     n_pixels = flat.shape[1]

@@ -67,7 +67,10 @@ def pretrain(
     record = explainee_record(options, explainee)
     explainee = model_to_explain(explainee, options)
     explainer = new_explainer(options, explainee, options.mask_scale or 1).to(device)
-    if options.class_conditional and not options.randomise_weights:
+    if options.freeze_backbone:
+        explainer.backbone.requires_grad_(False)
+    starts_fresh = options.randomise_weights or options.freeze_backbone
+    if options.class_conditional and (options.explainer_checkpoint or not starts_fresh):
         print(f"starts from {start_from_plain(options, explainer) or 'a fresh head'}")
     plan = make_plan(options, len(train))
     names = {
@@ -144,6 +147,7 @@ def make_plan(options: PretrainOptions, n_train: int) -> Plan:
         save_every=options.save_every,
         num_workers=options.num_workers,
         accumulate=options.accumulate,
+        augment=options.augment,
         skip_bad=options.on_bad_image == "skip",
     )
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from config import UserError
+from datasets.augment import crops_and_flips
 from datasets.base import ImageSet
 from datasets.build import BAD, groups
 from main.claims import claimed
@@ -190,6 +191,8 @@ class Trainer:
             group["lr"] = self.plan.rate(self.step)
         self.optimizer.zero_grad()
         images = to_device(data["image"], self.device)
+        if self.plan.augment:
+            images = crops_and_flips(images, self._seeds(data["index"]))
         counting = self._read(self.images, data) * counts
         size = math.ceil(len(images) / self.plan.accumulate)
         known = torch.stack([data[key] for key in ("label", "second_label") if key in data], 1)
@@ -201,6 +204,10 @@ class Trainer:
             with contextlib.nullcontext() if last or self.world.size == 1 else self.model.no_sync():
                 self._backward(*part, n)
         self.optimizer.step()
+
+    def _seeds(self, index: Tensor) -> list[tuple[int, int, int]]:
+        """What decides about each image of a step that is drawn at random."""
+        return [(self.plan.seed, self.step, i) for i in index.tolist()]
 
     def _read(self, images: ImageSet, data: dict) -> Tensor:
         """(B,) 1.0 for each image of a batch that could be read, 0.0 for the others, which are noted."""
@@ -216,9 +223,7 @@ class Trainer:
         if not self.explainer.class_conditional:
             classes = self.classes_of(images, known[:, 0])
             return self.objective(self.explainee, images, self.model(images), classes, self.step)
-        chance = random_rows(
-            [(self.plan.seed, self.step, i) for i in index.tolist()], self.explainee.num_classes
-        )
+        chance = random_rows(self._seeds(index), self.explainee.num_classes)
         known = known if self.plan.by_target else None
         questions = draw_questions(self.explainee, images, known, chance)
         return answer_losses(self.model, self.explainee, self.objective, images, questions, self.step)

@@ -21,7 +21,7 @@ SPEC = InputSpec((32, 32), (0.4, 0.5, 0.6), (0.3, 0.25, 0.2))
 def stir(explainer, seed=0):
     """Gives the parts that start at zero random weights, so that everything takes part."""
     generator = torch.Generator().manual_seed(seed)
-    for value in explainer.condition.parameters():
+    for value in (*explainer.condition.parameters(), *explainer.head.parameters()):
         value.data = torch.randn(value.shape, generator=generator) * 0.3
     return explainer
 
@@ -81,8 +81,8 @@ def test_formula(conditional):
 
 
 def test_starts_from_the_plain_explainer_and_the_class_activation_map(conditional, make_explainee):
-    """A CNN's untrained logits: those of its plain head, plus rows times features over sqrt(d)."""
-    explainer, plain = conditional("cnn"), None
+    """A CNN's untrained logits: rows times features over sqrt(d), less a constant, or a plain head."""
+    explainer = conditional("cnn")
     torch.manual_seed(1)
     plain = Explainer(make_explainee("cnn").model, SPEC, "tiny_cnn")
     images, classes = torch.rand(3, 3, 32, 32), torch.tensor([0, 1, 2])
@@ -91,6 +91,8 @@ def test_starts_from_the_plain_explainer_and_the_class_activation_map(conditiona
     rows = rows / rows.square().mean().sqrt()
     features = plain.backbone.forward_features((images - plain.mean) / plain.std)
     cam = torch.einsum("bdhw,bd->bhw", features, rows[classes]) / features.shape[1] ** 0.5
+    torch.testing.assert_close(explainer(images, classes).logit()[:, 0], cam - 2, rtol=1e-3, atol=1e-4)
+    explainer.load_state_dict(plain.state_dict(), strict=False)
     torch.testing.assert_close(
         explainer(images, classes).logit()[:, 0], plain(images).logit()[:, 0] + cam, rtol=1e-3, atol=1e-4
     )

@@ -140,6 +140,7 @@ def test_order_loss_formula(case, fill):
     expected = np.zeros(N)
     for share in sampled_shares(torch.tensor([4]), 2)[0].tolist():
         for i, row in enumerate(maps.flatten(1).numpy()):
+            row = np.log(row / (1 - row))
             level = np.sort(row)[::-1][round(share * SIDE * SIDE)]
             kept = 1 / (1 + np.exp(-(row - level) / (0.2 * row.std())))
             for mask, wanted in ((kept, True), (1 - kept, False)):

@@ -131,6 +131,20 @@ def test_training_equals_a_plain_loop(make_trainer, kind, by_target):
     assert (own(probe) - before(probe)).abs().max() > 1e-3
 
 
+def test_crops_are_trained_on_and_never_validated_on(make_trainer):
+    plain, crops = make_trainer("plain", n_epochs=1), make_trainer("crops", n_epochs=1, augment=True)
+    assert crops.validate()[0] == plain.validate()[0]
+    seen = []
+    crops.classes_of = lambda images, labels: seen.append(images) or labels
+    crops._train_epoch()
+    plain._train_epoch()
+    originals = torch.stack([crops.images[i]["image"] for i in range(10)])
+    differences = (torch.cat(seen)[:, None] - originals).abs().amax((2, 3, 4))
+    assert len(differences) == 10 and differences.min() > 0.1
+    ours, theirs = crops.explainer.state_dict(), plain.explainer.state_dict()
+    assert any(not torch.equal(ours[name], theirs[name]) for name in ours)
+
+
 def test_explainee_is_untouched_and_frozen_weights_stay(make_trainer):
     trainer = make_trainer(schedule_images=100)
     before = {k: v.clone() for k, v in trainer.explainee.state_dict().items()}
@@ -236,13 +250,14 @@ def without_seconds(rows):
     return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
 
 
+@pytest.mark.parametrize("augment", [False, True], ids=["as they are", "crops"])
 @pytest.mark.parametrize("kills, save_every", [([1], 1), ([3], 2), ([2, 2], 1), ([5], 2)], ids=str)
-def test_killed_and_repeated_gives_the_same_weights(make_trainer, kills, save_every):
-    whole = make_trainer("whole", n_epochs=2)
+def test_killed_and_repeated_gives_the_same_weights(make_trainer, kills, save_every, augment):
+    whole = make_trainer("whole", n_epochs=2, augment=augment)
     rows = whole.run()
     for n_batches in kills:
-        killed_after(make_trainer("killed", n_epochs=2, save_every=save_every), n_batches)
-    again = make_trainer("killed", n_epochs=2, save_every=save_every)
+        killed_after(make_trainer("killed", n_epochs=2, save_every=save_every, augment=augment), n_batches)
+    again = make_trainer("killed", n_epochs=2, save_every=save_every, augment=augment)
     resumed_rows = again.run()
     for name, value in whole.explainer.state_dict().items():
         assert torch.equal(again.explainer.state_dict()[name], value), name

@@ -89,6 +89,18 @@ def test_killed_and_repeated(start, places, monkeypatch):
         assert (folder / "whole" / name).read_bytes() == (folder / "killed" / name).read_bytes()
 
 
+@pytest.mark.parametrize("conditional", [False, True])
+def test_a_frozen_backbone_keeps_the_explainees_weights(start, places, tiny_pair, conditional):
+    done = start("--freeze-backbone", True, "--augment", True, "--class-conditional", conditional)
+    assert "starts from" not in done.out  # a plain explainer's backbone is another one
+    trained = weights(places / "checkpoints" / "tiny" / ("class_conditional" if conditional else "predicted"))
+    torch.manual_seed(42)
+    explainee = Explainee.from_name("tiny", tiny_pair.explainee)
+    fresh = Explainer.for_explainee("tiny", explainee, class_conditional=conditional).state_dict()
+    changed = {name for name, value in trained.items() if not torch.equal(value, fresh[name])}
+    assert "head.0.weight" in changed and not any(name.startswith("backbone.") for name in changed)
+
+
 def test_another_configuration_is_refused(start, places):
     start()
     before = (places / "checkpoints" / "tiny" / "predicted" / "best.safetensors").read_bytes()
