@@ -83,6 +83,11 @@ class Rule:
     explainer: str | None = None
 
 
+ACTIVATIONS = ("sigmoid", "relu", "softmax")
+FILLS = ("black", "mean", "blur")
+MASK_LOSSES = ("bce", "bce_probability", "l1", "entropy_softmax")
+MASK_SCALES = (1, 2, 4, 8)
+
 RELEASED = "released"
 # Recipes by name: the options' defaults below are those of `released`, the others change some. Of two rules
 # that set the same option the later one counts; a flag that is given counts more than any rule. Renaming one
@@ -93,7 +98,7 @@ RECIPES: dict[str, tuple[Rule, ...]] = {
         Rule(values={"mask_loss": "l1", "order_loss_mul": 1.0, "smooth_loss_mul": 3.0, "mask_halo": 0.05}),
         Rule(values={"mask_scale": 4, "mask_loss_mul": 10.0}, stage="pretraining"),
         Rule(values={"mask_loss_mul": 3.0, "finetune_lr": "2e-4", "select_best": False}, stage="finetuning"),
-        Rule(values={"order_removal_mul": 0.5}, stage="finetuning", explainer="tokens"),
+        Rule(values={"order_removal_mul": 0.25}, stage="finetuning", explainer="tokens"),
         Rule(values={"finetune_lr": "5e-4"}, stage="finetuning", explainer="feature_map"),
     ),
 }
@@ -258,7 +263,7 @@ class ExplainerOptions:
     activation_function: str = option(
         "sigmoid",
         "from the head's output to the mask",
-        choices=("sigmoid", "relu", "softmax"),
+        choices=ACTIVATIONS,
         group="models",
     )
     class_conditional: bool = option(
@@ -272,7 +277,7 @@ class ExplainerOptions:
         None,
         "mask rows and columns for each token or last feature of the explainer (default: as its checkpoint; "
         "1 in pretraining)",
-        choices=(1, 2, 4, 8),
+        choices=MASK_SCALES,
         group="models",
     )
     mask_halo: float | None = option(
@@ -284,7 +289,7 @@ class ExplainerOptions:
     mask_loss: str = option(
         "bce",
         "size of the mask (bce: released, on the sigmoided mask as if it were logits)",
-        choices=("bce", "bce_probability", "l1", "entropy_softmax"),
+        choices=MASK_LOSSES,
         group="objective",
     )
     mask_loss_mul: float | None = option(
@@ -293,9 +298,7 @@ class ExplainerOptions:
     prediction_loss_mul: float = option(1.0, "weight of the prediction loss", group="objective")
     use_logits_only: bool = option(False, "minus the logit instead of cross entropy", group="objective")
     is_ce_neg: bool = option(False, "subtract the loss on the inverse mask, and halve", group="objective")
-    mask_fill: str = option(
-        "black", "what stands where the mask removes", choices=("black", "mean", "blur"), group="objective"
-    )
+    mask_fill: str = option("black", "what stands where the mask removes", choices=FILLS, group="objective")
     order_loss_mul: float = option(
         0.0,
         "weight of the order loss, which cuts the mask at sampled sizes and is not in the paper",
@@ -427,6 +430,12 @@ class PretrainOptions(RunOptions, BadImageOptions, SpeedOptions, PlaceOptions, I
         "released, else the training images)",
         group="training",
         metavar="N",
+    )
+    absent_loss_mul: float = option(
+        0.5,
+        "class-conditional: weight of the mask loss for absent classes, in parts of that for present ones; "
+        "their pull to 0 meets no resistance, so with the released objective more takes all masks with it",
+        group="training",
     )
     freeze_backbone: bool = option(
         False, "train the head alone, on the features of the pretrained backbone", group="training"
@@ -599,7 +608,7 @@ class PerturbationOptions(RunOptions, BadImageOptions, SpeedOptions, ShardOption
     score_class: str | None = option(
         None, "class that is scored (default: as the run)", choices=("explained", "target", "predicted")
     )
-    fill: str = option("black", "what stands where pixels are removed", choices=("black", "mean", "blur"))
+    fill: str = option("black", "what stands where pixels are removed", choices=FILLS)
     metrics: str = option(
         "fast",
         "'fast', 'all' (with RISE's and AIC, SIC: hundreds of forward passes per map), or names with commas",
@@ -669,7 +678,7 @@ class ReportOptions:
     )  # fmt: skip
     fill: str | None = option(
         None, "the main table's fill (default: black, where all runs have it)",
-        choices=("black", "mean", "blur"), group="comparison",
+        choices=FILLS, group="comparison",
     )  # fmt: skip
     score_class: str | None = option(
         None, "results of this class alone (default: the one explained, where all runs have it)",
@@ -729,7 +738,7 @@ class ExplainOptions(RunOptions, BadImageOptions, PlaceOptions, ExplainerOptions
     activation_function: str | None = option(
         None,
         "from the head's output to the mask (default: as pretrained; softmax without a pLTX explainer)",
-        choices=("sigmoid", "relu", "softmax"),
+        choices=ACTIVATIONS,
         group="models",
     )
     is_ce_neg: bool | None = option(

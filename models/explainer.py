@@ -8,7 +8,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from config import UserError
+from config import MASK_SCALES, UserError
 from models.backbones import has_narrow_strided_convolution, pretrained_backbone, resize_tokens
 from models.conditioning import ClassCondition, class_rows_of
 from models.explainee import Explainee
@@ -19,8 +19,6 @@ from models.registry import InputSpec, create_model, input_spec
 
 log = logging.getLogger(__name__)
 
-ACTIVATIONS = ("sigmoid", "relu", "softmax")
-MASK_SCALES = (1, 2, 4, 8)
 # Position, class, distillation and register tokens and the patch embedding are frozen, always (released).
 _EMBEDDINGS = ("patch_embed", "pos_embed", "cls_token", "dist_token", "reg_token", "norm_pre")
 _MAP_BIAS = -2.0  # of a class activation map, positive on most of an image, leaves the peaks

@@ -6,11 +6,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from config import ALIASES, RELEASED, UserError, recipe_suffix
+from config import ALIASES, MASK_SCALES, RELEASED, UserError, recipe_suffix
 from models import published
 from models.checkpoints import load_metadata, load_weights, save_safetensors
 from models.conditioning import LEARNED
-from models.explainer import MASK_SCALES, Explainer
+from models.explainer import Explainer
 from models.registry import pair_folder
 
 log = logging.getLogger(__name__)

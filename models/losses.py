@@ -10,15 +10,13 @@ from torch.nn import functional as F
 from models.masking import apply_mask, upsample
 from models.order_loss import cut, sampled_shares
 
-MASK_LOSSES = ("bce", "bce_probability", "l1", "entropy_softmax")
-
 
 @dataclass(frozen=True)
 class Objective:
     """Weighted sum of prediction, mask, order and smoothness loss.
 
     Attributes:
-        mask_loss: one of `MASK_LOSSES`, see `mask_loss`.
+        mask_loss: one of `config.MASK_LOSSES`, see `mask_loss`.
         mask_loss_mul: weight of the mask loss.
         prediction_loss_mul: weight of the prediction loss.
         use_logits_only: minus the class's logit instead of its cross entropy.

@@ -5,8 +5,6 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as TF
 
-FILLS = ("black", "mean", "blur")
-
 
 def upsample(token_mask: Tensor, size: tuple[int, int]) -> Tensor:
     """Token masks (B, 1, h, w) to saliency maps (B, 1, H, W): bilinear, `align_corners=False`."""

@@ -7,15 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from config import ReportOptions, UserError
+from config import FILLS, ReportOptions, UserError
 from datasets.manifest import read_names
 from main import cli
 from main.report_page.collect import EVALUATORS, PERTURBATION, Result
 from main.report_page.rows import Comparison, Row, in_order, labelled
 
 log = logging.getLogger(__name__)
-
-FILLS = ("black", "mean", "blur")
 
 
 def compare(results: Sequence[Result], protocol: str, options: ReportOptions) -> list[Comparison]:

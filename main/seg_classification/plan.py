@@ -24,6 +24,7 @@ class Plan:
         save_every: steps between saves of the resumable state.
         num_workers: processes that read images.
         accumulate: parts that this process takes its share of a step in.
+        absent_weight: of absent classes' mask loss, for a class-conditional explainer.
         augment: train on random crops and mirror images.
         skip_bad: an image that cannot be read adds nothing to its step; else it ends the training.
     """
@@ -41,6 +42,7 @@ class Plan:
     save_every: int = 200
     num_workers: int = 0
     accumulate: int = 1
+    absent_weight: float = 0.5
     augment: bool = False
     skip_bad: bool = False
 

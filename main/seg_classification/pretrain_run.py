@@ -147,6 +147,7 @@ def make_plan(options: PretrainOptions, n_train: int) -> Plan:
         save_every=options.save_every,
         num_workers=options.num_workers,
         accumulate=options.accumulate,
+        absent_weight=options.absent_loss_mul,
         augment=options.augment,
         skip_bad=options.on_bad_image == "skip",
     )

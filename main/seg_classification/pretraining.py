@@ -226,7 +226,9 @@ class Trainer:
         chance = random_rows(self._seeds(index), self.explainee.num_classes)
         known = known if self.plan.by_target else None
         questions = draw_questions(self.explainee, images, known, chance)
-        return answer_losses(self.model, self.explainee, self.objective, images, questions, self.step)
+        return answer_losses(
+            self.model, self.explainee, self.objective, images, questions, self.plan.absent_weight, self.step
+        )
 
     def _backward(self, images: Tensor, known: Tensor, index: Tensor, counting: Tensor, n: int) -> None:
         """Adds the gradient of the images' share of the loss; those that do not count are black and add 0."""

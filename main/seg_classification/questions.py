@@ -13,8 +13,6 @@ from models.losses import Objective, mask_loss
 # A class is in the picture if the explainee gives it at least this probability.
 PRESENT = 0.1
 _N_LIKELY, _N_OTHER = 2, 1
-# The pull to 0 of absent classes meets no resistance; at full weight it takes all masks with it.
-ABSENT_WEIGHT = 0.5
 
 
 @dataclass(frozen=True)
@@ -76,12 +74,13 @@ def answer_losses(
     objective: Objective,
     images: Tensor,
     questions: Questions,
+    absent_weight: float,
     step: int = 0,
 ) -> dict[str, Tensor]:
     """Losses of the masks for all questions, each (B,).
 
     The mean of the objective over the classes that are present, and for those that are not the mask loss
-    alone, which pulls to 0, its mean at `ABSENT_WEIGHT`. `prediction_loss` and `mask_loss` are those
+    alone, which pulls to 0, its mean at `absent_weight`. `prediction_loss` and `mask_loss` are those
     of the present ones.
     """
     n_each = questions.classes.shape[1]
@@ -91,7 +90,7 @@ def answer_losses(
     losses = objective(explainee, images[rows // n_each], masks[rows], classes[rows], step)
     losses = {name: _means(values, rows // n_each, len(images)) for name, values in losses.items()}
     size = _means(mask_loss(masks[absent], objective.mask_loss), absent // n_each, len(images))
-    return losses | {"loss": losses["loss"] + ABSENT_WEIGHT * objective.mask_loss_mul * size}
+    return losses | {"loss": losses["loss"] + absent_weight * objective.mask_loss_mul * size}
 
 
 def _means(values: Tensor, image: Tensor, n_images: int) -> Tensor:

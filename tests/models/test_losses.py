@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from models.losses import MASK_LOSSES, Objective, mask_loss
-from models.masking import FILLS, apply_mask, upsample
+from config import FILLS, MASK_LOSSES, PairOptions
+from models.losses import Objective, mask_loss
+from models.masking import apply_mask, upsample
 from models.order_loss import sampled_shares
 
 N, CLASSES, SIDE, GRID = 3, 4, 12, (3, 4)
@@ -60,8 +61,6 @@ def test_mask_loss_formula(kind):
 
 
 def test_every_mask_loss_is_tested_and_offered():
-    from config import PairOptions
-
     choices = PairOptions.__dataclass_fields__["mask_loss"].metadata["choices"]
     assert set(FORMULAS) == set(MASK_LOSSES) == set(choices)
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from main.seg_classification.questions import ABSENT_WEIGHT, answer_losses, draw_questions, random_rows
+from main.seg_classification.questions import answer_losses, draw_questions, random_rows
 from models.conditioning import class_rows_of
 from models.losses import Objective
 
@@ -76,14 +76,14 @@ def test_losses_are_the_objective_for_present_classes_and_the_mask_alone_for_abs
     objective, images = Objective("l1", 7.0), torch.rand(2, 3, 32, 32)
     questions = draw_questions(explainee, images, None, random_rows([(0,), (1,)], 5), threshold=0.3)
     assert 0 < questions.present.sum() < questions.present.numel()
-    losses = answer_losses(explainer, explainee, objective, images, questions)
+    losses = answer_losses(explainer, explainee, objective, images, questions, 0.25)
     for row in range(2):
         found, vanishing = [], []
         for c, present in zip(questions.classes[row], questions.present[row], strict=True):
             mask = explainer(images[row][None], c[None])
             one = objective(explainee, images[row][None], mask, c[None])["loss"]
             (found if present else vanishing).append(one[0] if present else 7.0 * mask.mean())
-        expected = torch.stack(found).mean() + ABSENT_WEIGHT * torch.stack(vanishing).mean()
+        expected = torch.stack(found).mean() + 0.25 * torch.stack(vanishing).mean()
         torch.testing.assert_close(losses["loss"][row], expected, rtol=1e-4, atol=1e-5)
     losses["loss"].sum().backward()
     assert explainer.condition.query.weight.grad is not None
@@ -110,7 +110,7 @@ def test_training_makes_masks_follow_the_class_and_shrinks_those_of_absent_ones(
         chance = random_rows([(step, i) for i in range(6)], 4)
         questions = draw_questions(explainee, images, None, chance)
         assert torch.equal(questions.present, present.gather(1, questions.classes))
-        losses = answer_losses(explainer, explainee, Objective("l1", 0.3), images, questions)
+        losses = answer_losses(explainer, explainee, Objective("l1", 0.3), images, questions, 0.5)
         optimizer.zero_grad()
         losses["loss"].mean().backward()
         optimizer.step()
