@@ -1,7 +1,6 @@
 """pLTX: pretraining the explainer over a set of images (Barkan et al. 2023, stage one)."""
 
 import contextlib
-import csv
 import json
 import logging
 import math
@@ -17,6 +16,7 @@ from config import UserError
 from datasets.augment import crops_and_flips
 from datasets.base import ImageSet
 from datasets.build import BAD, groups
+from datasets.manifest import write_rows
 from main.claims import claimed
 from main.cli import progress_bar
 from main.distributed import World
@@ -31,7 +31,7 @@ from main.seg_classification.questions import (
 )
 from main.skipped import SKIPPED_FILE, write_list
 from main.speed import pins, to_device
-from models.checkpoints import load_state, remove_leftovers, replace_file, save_state
+from models.checkpoints import load_state, remove_leftovers, save_state
 from models.explainee import Explainee
 from models.explainer import Explainer
 from models.explainer_files import save_explainer
@@ -317,15 +317,8 @@ class Trainer:
             write_list(self.folder / SKIPPED_FILE, dict(sorted(found.items())))
 
     def _write_epochs(self) -> None:
-        def write(temporary):
-            with open(temporary, "w", newline="") as file:
-                writer = csv.DictWriter(file, list(self.rows[0]))
-                writer.writeheader()
-                writer.writerows(
-                    {k: round(v, 6) if isinstance(v, float) else v for k, v in r.items()} for r in self.rows
-                )
-
-        replace_file(self.folder / EPOCHS_FILE, write)
+        rows = ([round(v, 6) if isinstance(v, float) else v for v in row.values()] for row in self.rows)
+        write_rows(self.folder / EPOCHS_FILE, self.rows[0], rows)
 
     def _save_state(self) -> None:
         self._check_finite()
