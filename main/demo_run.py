@@ -34,9 +34,9 @@ from main.seg_classification.pretrain_run import pretrain
 from main.segmentation_eval import evaluator as segmentation
 from models.masking import upsample
 
-BASELINES = ("random", "input_gradient")
+BASELINES = ("random", "input_gradient", "full_grad")
 # Order of the table: what looks at nothing first, LTX last.
-ROW_ORDER = ("random", "input_gradient", "oracle", "pltx", "last", "best_loss", "best_pos")
+ROW_ORDER = (*BASELINES, "oracle", "pltx", "last", "best_loss", "best_pos")
 _VALIDATION, _ONE_DIGIT_ROWS, _TWO_DIGIT_ROWS = 64, 6, 4
 
 
