@@ -190,6 +190,10 @@ def test_steps_and_rate_of_the_recipe_that_an_explainer_was_pretrained_with(make
     found = defaults_of(trained)
     assert (found.steps, found.lr, found.objective) == (7, 3e-4, Objective("l1"))
     assert defaults_of(trained, "released").lr == TRAINED.lr
+    kept = {"mask_loss_mul": 7.0}
+    trained.metadata["objective"] = kept
+    assert defaults_of(trained, "ordered").objective.order_loss_mul > 0
+    assert kept == {"mask_loss_mul": 7.0}, "what a file says of its pretraining stays as it was read"
     trained.metadata = {"recipe": "gone"}
     with pytest.raises(UserError, match="there is no recipe 'gone'"):
         defaults_of(trained)
