@@ -97,6 +97,9 @@ RECIPES: dict[str, tuple[Rule, ...]] = {
     "ordered": (
         Rule(values={"mask_loss": "l1", "order_loss_mul": 1.0, "smooth_loss_mul": 3.0, "mask_halo": 0.05}),
         Rule(values={"mask_scale": 4, "mask_loss_mul": 10.0}, stage="pretraining"),
+        # Rates that were tried; other explainers keep the usual one.
+        Rule(values={"lr": 5e-4}, stage="pretraining", explainer="vit_digits"),
+        Rule(values={"lr": 3e-4}, stage="pretraining", explainer="efficientnet_lite0"),
         Rule(values={"mask_loss_mul": 3.0, "finetune_lr": "2e-4", "select_best": False}, stage="finetuning"),
         Rule(values={"order_removal_mul": 0.25}, stage="finetuning", explainer="tokens"),
         Rule(values={"finetune_lr": "5e-4"}, stage="finetuning", explainer="feature_map"),
@@ -713,7 +716,7 @@ class DemoOptions(RunOptions, PlaceOptions, ImageOptions, DownloadOptions):
     """`main/demo.py`: the whole method in one command."""
 
     explainee_model_name: str = option("vit_digits", "alias or timm name of explainee and explainer")
-    recipe: str = option(RELEASED, "how explainer and masks are trained", choices=tuple(RECIPES))
+    recipe: str = option("ordered", "how explainer and masks are trained", choices=tuple(RECIPES))
     n_images: int = option(64, "held-out images that are explained")
     train_images: int = option(
         2000, "images that the explainer is trained on (photographs: at most what is left)"

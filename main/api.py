@@ -90,11 +90,11 @@ def defaults_of(explainer: Explainer, recipe: str | None = None) -> Defaults:
     recipe = recipe or explainer.metadata.get(RECIPE, RELEASED)
     values = recipe_values(recipe, "finetuning", explainer.name)
     objective = explainer.metadata.get("objective", {"mask_loss_mul": released_mask_weight(explainer.name)})
-    objective |= {name: values[name] for name in values.keys() & {part.name for part in fields(Objective)}}
+    changed = {part.name: values[part.name] for part in fields(Objective) if part.name in values}
     return Defaults(
         values.get("n_epochs_to_optimize_stage_b", TRAINED.steps),
         float(values.get("finetune_lr", TRAINED.lr)),
-        Objective(**objective),
+        Objective(**objective | changed),
     )
 
 

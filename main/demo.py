@@ -35,7 +35,8 @@ def main(options: DemoOptions) -> tuple[Path, dict]:
         rows = demo.score_segmentation()
         print(results.format_table(rows, f"{title}, segmentation of the digit (%)", candidates))
         means = {name: means[name] | scores for name, scores in results.means_of(rows).items()}
-    print("best_pos looked at POS to choose its step; the other rows have looked at no metric.")
+    if "best_pos" in means:
+        print("best_pos looked at POS to choose its step; the other rows have looked at no metric.")
     print(f"pictures: {cli.display_path(demo.write_pictures())}")
     print(f"report: {cli.display_path(demo.write_report())} (opens in any browser, from disk)")
     return folder, means

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from config import (
+    RELEASED,
     BaselineOptions,
     DemoOptions,
     FinetuneOptions,
@@ -28,15 +30,15 @@ from main.pictures import CELL_TITLES, cells, write_sheet
 from main.recipes import with_recipe
 from main.report_page.report_run import make_report
 from main.results import candidates_of
-from main.seg_classification.finetuning import finetune
+from main.seg_classification.finetuning import finetune, pltx
 from main.seg_classification.ltx_run import finetune_settings, run_ltx
 from main.seg_classification.pretrain_run import pretrain
 from main.segmentation_eval import evaluator as segmentation
 from models.masking import upsample
 
-BASELINES = ("random", "input_gradient")
+BASELINES = ("random", "input_gradient", "full_grad")
 # Order of the table: what looks at nothing first, LTX last.
-ROW_ORDER = ("random", "input_gradient", "oracle", "pltx", "last", "best_loss", "best_pos")
+ROW_ORDER = (*BASELINES, "oracle", "pltx", "last", "best_loss", "best_pos")
 _VALIDATION, _ONE_DIGIT_ROWS, _TWO_DIGIT_ROWS = 64, 6, 4
 
 
@@ -187,16 +189,25 @@ class Demo:
         return from_manifest(self.folder / "ltx" / "manifest.csv", self.images)
 
     def _two_digit_rows(self):
-        """LTX for the left and the right digit of the same images; always the last step."""
+        """Each digit of the same images asked for in turn."""
         two = DigitsOnPhotos("test", _TWO_DIGIT_ROWS, self.explainee.input_size, n_digits=2)
         samples = [two[i] for i in range(len(two)) for _ in range(2)]
         classes = torch.tensor([s["second_label" if i % 2 else "label"] for i, s in enumerate(samples)])
         pixels, classes = torch.stack([s["image"] for s in samples]).to(self.device), classes.to(self.device)
+        masks, how = self._two_digit_masks(pixels, classes)
+        maps = upsample(masks[:, None], self.explainee.input_size)[:, 0].cpu()
+        rows = [cells(image, saliency) for image, saliency in zip(pixels.cpu(), maps, strict=True)]
+        return rows, [f"{how}asked for {c}" for c in classes.tolist()]
+
+    def _two_digit_masks(self, pixels: Tensor, classes: Tensor) -> tuple[Tensor, str]:
+        """One pass of the shipped class-conditional explainer, by the released recipe LTX's last step."""
         options = self._finetune_options()
+        if options.recipe != RELEASED:
+            shipped = dataclasses.replace(options, class_conditional=True, explainer_checkpoint=None)
+            explainer = pretrained_explainer(shipped, self.explainee)[0].to(self.device)
+            return pltx(explainer, pixels, classes)["pltx"], "one pass, "
         explainer, path, _ = pretrained_explainer(options, self.explainee)
         explainer.to(self.device)
         settings = dataclasses.replace(finetune_settings(options, explainer, path), select=False)
         masks, _ = finetune(explainer, self.explainee, pixels, classes, classes, objective(options), settings)
-        maps = upsample(masks["last"][:, None], self.explainee.input_size)[:, 0].cpu()
-        rows = [cells(image, saliency) for image, saliency in zip(pixels.cpu(), maps, strict=True)]
-        return rows, [f"two digits, asked for {c}" for c in classes.tolist()]
+        return masks["last"], "two digits, "

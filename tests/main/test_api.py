@@ -183,13 +183,14 @@ def test_finetuning_goes_on_with_the_objective_of_pretraining(trained):
 
 
 def test_steps_and_rate_of_the_recipe_that_an_explainer_was_pretrained_with(make_explainer, monkeypatch):
-    values = {"finetune_lr": "3e-4", "n_epochs_to_optimize_stage_b": 7}
+    values = {"finetune_lr": "3e-4", "n_epochs_to_optimize_stage_b": 7, "smooth_loss_mul": 2.0}
     monkeypatch.setitem(config.RECIPES, "own", (config.Rule(values=values, stage="finetuning"),))
     trained = make_explainer()
     trained.metadata = {"recipe": "own", "objective": {"mask_loss": "l1"}}
     found = defaults_of(trained)
-    assert (found.steps, found.lr, found.objective) == (7, 3e-4, Objective("l1"))
+    assert (found.steps, found.lr, found.objective) == (7, 3e-4, Objective("l1", smooth_loss_mul=2.0))
     assert defaults_of(trained, "released").lr == TRAINED.lr
+    assert trained.metadata["objective"] == {"mask_loss": "l1"}, "what a file says stays as it was read"
     trained.metadata = {"recipe": "gone"}
     with pytest.raises(UserError, match="there is no recipe 'gone'"):
         defaults_of(trained)
