@@ -93,8 +93,9 @@ def _explainer(options: ExplainOptions, explainee: Explainee) -> tuple[Explainer
         trained = dataclasses.replace(options, activation_function=activation or "sigmoid")
         explainer, path, _ = pretrained_explainer(trained, explainee)
         return explainer, str(path)
-    except NoExplainerError:
-        if options.explainer_checkpoint is not None or options.recipe != RELEASED:
+    except NoExplainerError as error:
+        asked = options.explainer_checkpoint is not None or options.recipe != RELEASED
+        if asked or error.other_recipe is not None:
             raise
     fresh = dataclasses.replace(options, activation_function=activation or "softmax")
     explainer = new_explainer(fresh, explainee, options.mask_scale or 1)

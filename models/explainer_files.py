@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from config import ALIASES, MASK_SCALES, RELEASED, UserError, recipe_suffix
+from config import ALIASES, MASK_SCALES, RECIPES, RELEASED, UserError, recipe_suffix
 from models import published
 from models.checkpoints import load_metadata, load_weights, save_safetensors
 from models.conditioning import LEARNED
@@ -19,7 +19,11 @@ BEST_FILE = "best.safetensors"
 
 
 class NoExplainerError(UserError):
-    """There is no pLTX explainer of a pair."""
+    """There is no pLTX explainer of a pair; `other_recipe` is one that has one, or None."""
+
+    def __init__(self, message: str, other_recipe: str | None = None):
+        super().__init__(message)
+        self.other_recipe = other_recipe
 
 
 def read_explainer(path: str | Path, name: str | None = None) -> Explainer:
@@ -199,9 +203,13 @@ def find_explainer(
             f"{files[0].parent} holds several published files ({names}); pass one with --explainer-checkpoint"
         )
     where = f"--explainer-checkpoint {given}: no such file or training run" if given else f"{ours} not found"
+    advice = _what_to_put_where(explainer_name, explainee_name, folder, kind, class_conditional, recipe)
+    kinds = {other: run_kind(by_target, class_conditional, other) for other in RECIPES if given is None}
+    other = next((other for other, its in kinds.items() if (folder / its / BEST_FILE).is_file()), None)
+    if other is not None:
+        advice = f"add --recipe {other}, which has one, or {advice}"
     raise NoExplainerError(
-        f"no pLTX explainer for the pair {explainer_name} / {explainee_name} ({kind}): {where}; "
-        f"{_what_to_put_where(explainer_name, explainee_name, folder, kind, class_conditional, recipe)}"
+        f"no pLTX explainer for the pair {explainer_name} / {explainee_name} ({kind}): {where}; {advice}", other
     )
 
 

@@ -302,3 +302,13 @@ def test_a_class_conditional_explainer_is_known_by_its_file_and_answers_in_one_p
     flagged = run("--input", photo, "--class-conditional", "True", explainer=None)
     assert "none found" in flagged.out, "there is no such explainer of the pair yet"
     assert "knows of no classes" in run("--input", photo, "--class-conditional", "True").error
+
+
+def test_an_explainer_of_another_recipe_is_named_rather_than_a_fresh_one_made(run, photo, tiny_pair, places):
+    explainee = Explainee.from_name("tiny", tiny_pair.explainee)
+    for kind, conditional in (("class_conditional-ordered", True), ("predicted-ordered", False)):
+        assert "fresh head" in run("--input", photo, "--class-conditional", conditional, explainer=None).out
+        explainer = Explainer.for_explainee("tiny", explainee, class_conditional=conditional)
+        save_explainer(places / "checkpoints" / "tiny" / kind / "best.safetensors", explainer, "tiny", {})
+        result = run("--input", photo, "--class-conditional", conditional, explainer=None)
+        assert result.code == 2 and "add --recipe ordered" in result.error
