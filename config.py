@@ -312,6 +312,9 @@ class ExplainerOptions:
         "in the order loss, weight of losing the class without the kept pixels against keeping it with them",
         group="objective",
     )
+    order_samples: int = option(
+        2, "in the order loss, sizes that each step cuts the mask at; more are slower", group="objective"
+    )
     smooth_loss_mul: float = option(
         0.0, "weight of the mask's total variation, which is not in the paper", group="objective"
     )

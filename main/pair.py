@@ -250,7 +250,13 @@ def pretrained_explainer(options: PairOptions, explainee: Explainee) -> tuple[Ex
 
 
 def objective(options: PairOptions) -> Objective:
-    """The training objective; the mask weight defaults to 50, and 30 for ViT-Small (released)."""
+    """The training objective; the mask weight defaults to 50, and 30 for ViT-Small (released).
+
+    Raises:
+        UserError: an option out of its range.
+    """
+    if options.order_samples < 1:
+        raise UserError(f"--order-samples {options.order_samples}: wanted at least 1")
     weight = options.mask_loss_mul
     if weight is None:
         weight = released_mask_weight(explainer_name(options))
@@ -264,6 +270,7 @@ def objective(options: PairOptions) -> Objective:
         options.order_loss_mul,
         options.order_removal_mul,
         options.smooth_loss_mul,
+        options.order_samples,
     )
 
 

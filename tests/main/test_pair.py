@@ -41,14 +41,16 @@ def test_objective_takes_every_option():
     options = PairOptions(
         mask_loss="l1", mask_loss_mul=3.0, prediction_loss_mul=2.0, use_logits_only=True, is_ce_neg=True,
         mask_fill="blur", order_loss_mul=0.5, order_removal_mul=0.75,
-        smooth_loss_mul=0.25,
+        smooth_loss_mul=0.25, order_samples=6,
     )  # fmt: skip
     assert dataclasses.asdict(objective(options)) == {
         "mask_loss": "l1", "mask_loss_mul": 3.0, "prediction_loss_mul": 2.0, "use_logits_only": True,
         "is_ce_neg": True, "fill": "blur", "order_loss_mul": 0.5, "order_removal_mul": 0.75,
         "smooth_loss_mul": 0.25,
-        "order_samples": 2,
+        "order_samples": 6,
     }  # fmt: skip
+    with pytest.raises(UserError, match="--order-samples 0: wanted at least 1"):
+        objective(PairOptions(order_samples=0))
 
 
 def test_names():

@@ -129,15 +129,15 @@ def test_inverse_term_fills_what_each_mask_removes(case, fill):
     )
 
 
-@pytest.mark.parametrize("fill", FILLS)
-def test_order_loss_formula(case, fill):
+@pytest.mark.parametrize(("fill", "n"), [*((fill, 2) for fill in FILLS), ("black", 5)])
+def test_order_loss_formula(case, fill, n):
     explainee, images, t, classes = case
     found = Objective(
-        mask_loss_mul=0.0, fill=fill, order_loss_mul=3.0, order_removal_mul=0.25, order_samples=2
+        mask_loss_mul=0.0, fill=fill, order_loss_mul=3.0, order_removal_mul=0.25, order_samples=n
     )(explainee, images, t, classes, step=4)
     maps = upsample(t, (SIDE, SIDE))[:, 0]
     expected = np.zeros(N)
-    for share in sampled_shares(torch.tensor([4]), 2)[0].tolist():
+    for share in sampled_shares(torch.tensor([4]), n)[0].tolist():
         for i, row in enumerate(maps.flatten(1).numpy()):
             row = np.log(row / (1 - row))
             level = np.sort(row)[::-1][round(share * SIDE * SIDE)]
@@ -146,7 +146,7 @@ def test_order_loss_formula(case, fill):
                 shown = torch.tensor(mask).view(1, 1, SIDE, SIDE)
                 logits = explainee(apply_mask(images[i : i + 1], shown, fill))[0].numpy()
                 p = np.exp(logits[classes[i]]) / np.exp(logits).sum()
-                expected[i] -= (math.log(p) if wanted else 0.25 * math.log(1 - p)) / 2
+                expected[i] -= (math.log(p) if wanted else 0.25 * math.log(1 - p)) / n
     np.testing.assert_allclose(found["order_loss"].numpy(), expected, rtol=1e-6)
     np.testing.assert_allclose(
         found["loss"].numpy(), (found["prediction_loss"] + 3 * expected).numpy(), rtol=1e-6
