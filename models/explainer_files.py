@@ -209,7 +209,8 @@ def find_explainer(
     if other is not None:
         advice = f"add --recipe {other}, which has one, or {advice}"
     raise NoExplainerError(
-        f"no pLTX explainer for the pair {explainer_name} / {explainee_name} ({kind}): {where}; {advice}", other
+        f"no pLTX explainer for the pair {explainer_name} / {explainee_name} ({kind}): {where}; {advice}",
+        other,
     )
 
 
