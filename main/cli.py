@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import config
 from config import UserError
-from main.allocator import keep_freed_memory
 from main.recipes import with_recipe
 
 if TYPE_CHECKING:
@@ -180,7 +179,6 @@ def run_script(options_class: type, main: Callable, argv: list[str] | None = Non
     process that died), 130 on Ctrl-C.
     """
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s: %(message)s")
-    keep_freed_memory()
     try:
         options = parse(options_class, argv, sys.modules[main.__module__].__doc__)
         _check_paths(options)

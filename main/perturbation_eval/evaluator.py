@@ -8,6 +8,7 @@ from config import PerturbationOptions
 from datasets.build import rebuild
 from datasets.manifest import from_manifest
 from main import cli, results
+from main.allocator import keep_freed_memory
 from main.pair import explainee_of_run
 from main.perturbation_eval.metrics import Metric, choose_metrics, name_of
 from main.perturbation_eval.unit_scores import UnitScorer, detail_of
@@ -38,6 +39,7 @@ def evaluate(options: PerturbationOptions) -> dict[str, dict]:
     device = cli.pick_device(options.device)
 
     def prepare():
+        keep_freed_memory()
         explainee = explainee_of_run(run, options.download).to(device)
         speed_up(options, explainee)
         images = rebuild(run["dataset"], explainee.input_size)
