@@ -102,7 +102,12 @@ RECIPES: dict[str, tuple[Rule, ...]] = {
         Rule(values={"lr": 3e-4}, stage="pretraining", explainer="efficientnet_lite0"),
         Rule(values={"mask_loss_mul": 3.0, "finetune_lr": "2e-4", "select_best": False}, stage="finetuning"),
         Rule(values={"order_removal_mul": 0.25}, stage="finetuning", explainer="tokens"),
-        Rule(values={"finetune_lr": "5e-4"}, stage="finetuning", explainer="feature_map"),
+        # More sizes take more memory for each image, and side by side is no faster with feature maps.
+        Rule(
+            values={"finetune_lr": "5e-4", "order_samples": 6, "batch_size": 4},
+            stage="finetuning",
+            explainer="feature_map",
+        ),
     ),
 }
 
