@@ -13,8 +13,9 @@ def keep_freed_memory() -> bool:
     """Has glibc keep freed memory for the next tensors instead of returning it to the system at once.
 
     By default each block from 32 MiB on is mapped anew, and the system clears it page by page: a third of the
-    time of scoring photographs on a CPU. LTX gains a twentieth by it, and is left alone. Does nothing where there
-    is no glibc, or where the user has set it up (`MALLOC_..._`, `GLIBC_TUNABLES`); results do not depend on it.
+    time of scoring photographs on a CPU. LTX gains a twentieth by it, and is left alone. Does nothing where
+    there is no glibc, or where the user has set it up (`MALLOC_..._`, `GLIBC_TUNABLES`); results do not
+    depend on it.
 
     Returns:
         Whether it was done.
