@@ -94,8 +94,8 @@ def _explainer(options: ExplainOptions, explainee: Explainee) -> tuple[Explainer
         explainer, path, _ = pretrained_explainer(trained, explainee)
         return explainer, str(path)
     except NoExplainerError as error:
-        asked = options.explainer_checkpoint is not None or options.recipe != RELEASED
-        if asked or error.other_recipe is not None:
+        is_chosen = options.explainer_checkpoint is not None or options.recipe != RELEASED
+        if is_chosen or error.other_recipe is not None:
             raise
     fresh = dataclasses.replace(options, activation_function=activation or "softmax")
     explainer = new_explainer(fresh, explainee, options.mask_scale or 1)

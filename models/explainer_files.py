@@ -204,14 +204,21 @@ def find_explainer(
         )
     where = f"--explainer-checkpoint {given}: no such file or training run" if given else f"{ours} not found"
     advice = _what_to_put_where(explainer_name, explainee_name, folder, kind, class_conditional, recipe)
-    kinds = {other: run_kind(by_target, class_conditional, other) for other in RECIPES if given is None}
-    other = next((other for other, its in kinds.items() if (folder / its / BEST_FILE).is_file()), None)
+    other = None if given else _recipe_with_explainer(folder, by_target, class_conditional)
     if other is not None:
         advice = f"add --recipe {other}, which has one, or {advice}"
     raise NoExplainerError(
         f"no pLTX explainer for the pair {explainer_name} / {explainee_name} ({kind}): {where}; {advice}",
         other,
     )
+
+
+def _recipe_with_explainer(folder: Path, by_target: bool, class_conditional: bool) -> str | None:
+    """The first recipe that has an explainer of this kind in the pair's folder."""
+    for recipe in RECIPES:
+        if (folder / run_kind(by_target, class_conditional, recipe) / BEST_FILE).is_file():
+            return recipe
+    return None
 
 
 def _what_to_put_where(

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from main.allocator import keep_freed_memory
+
 ROOT = Path(__file__).resolve().parents[2]
 COUNT_FAULTS = """
 import resource, sys
@@ -50,7 +52,5 @@ def test_what_the_user_has_set_up_stays(setting):
 
 
 def test_other_systems_are_left_alone(monkeypatch):
-    from main.allocator import keep_freed_memory
-
     monkeypatch.setattr(sys, "platform", "darwin")
     assert keep_freed_memory() is False
