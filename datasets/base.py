@@ -9,7 +9,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional as F
 
-from config import UserError
+from ltx.config import UserError
 
 NO_LABEL = -1
 # Pixels of a mask that belong to no side: never counted, or left unlabelled by VOC's annotators.

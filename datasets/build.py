@@ -8,16 +8,16 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-import config
-from config import DIGITS, UserError
-from datasets.base import BadImageError, ImageSet
-from datasets.coco import CocoSegmentation
-from datasets.digits import DigitsOnPhotos
-from datasets.gtsegs import ImagenetSegmentation
-from datasets.imagenet import open_folder
-from datasets.pictures import PictureFiles
-from datasets.voc import VocSegmentation
-from datasets.workers import dead_worker, out_of_shared_memory, possible_workers, warn_once
+from ltx import config
+from ltx.config import DIGITS, UserError
+from ltx.datasets.base import BadImageError, ImageSet
+from ltx.datasets.coco import CocoSegmentation
+from ltx.datasets.digits import DigitsOnPhotos
+from ltx.datasets.gtsegs import ImagenetSegmentation
+from ltx.datasets.imagenet import open_folder
+from ltx.datasets.pictures import PictureFiles
+from ltx.datasets.voc import VocSegmentation
+from ltx.datasets.workers import dead_worker, out_of_shared_memory, possible_workers, warn_once
 
 # In batches with `skip_bad`: why each image could not be read, "" where it was.
 BAD = "bad"

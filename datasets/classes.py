@@ -4,9 +4,9 @@ import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
-from config import UserError
-from datasets.digits import CLASS_NAMES as DIGIT_NAMES
-from datasets.imagenet import class_names, wnid_to_index
+from ltx.config import UserError
+from ltx.datasets.digits import CLASS_NAMES as DIGIT_NAMES
+from ltx.datasets.imagenet import class_names, wnid_to_index
 
 _IMAGENET_CLASSES = 1000
 

@@ -10,9 +10,9 @@ from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.mask import area as mask_area
 
-from config import UserError
-from datasets.pictures import read_image
-from datasets.segmentation import SegmentationSet, check_sizes, damaged, first_folder, one_line
+from ltx.config import UserError
+from ltx.datasets.pictures import read_image
+from ltx.datasets.segmentation import SegmentationSet, check_sizes, damaged, first_folder, one_line
 
 SOURCE = "https://cocodataset.org/#download (2017 Val images, 2017 Train/Val annotations)"
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from config import UserError
-from datasets.base import NO_LABEL, ImageSet, mask_to_tensor, to_tensor
+from ltx.config import UserError
+from ltx.datasets.base import NO_LABEL, ImageSet, mask_to_tensor, to_tensor
 
 SIDE = 64
 N_TRAIN = 1400

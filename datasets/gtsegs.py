@@ -12,9 +12,9 @@ import h5py
 import numpy as np
 from PIL import Image
 
-from config import UserError
-from datasets.base import IGNORED
-from datasets.segmentation import SegmentationSet, check_sizes, damaged, one_line
+from ltx.config import UserError
+from ltx.datasets.base import IGNORED
+from ltx.datasets.segmentation import SegmentationSet, check_sizes, damaged, one_line
 
 FILE = "gtsegs_ijcv.mat"
 SOURCE = "http://calvin-vision.net/bigstuff/proj-imagenet/data/gtsegs_ijcv.mat"

@@ -11,10 +11,10 @@ from typing import Any
 
 from timm.data import ImageNetInfo
 
-from config import UserError
-from datasets.base import NO_LABEL, ImageSet, to_tensor
-from datasets.labels import class_index, read_label_rows
-from datasets.pictures import EXTENSIONS, file_of, is_within, pictures_in, read_image, shown_name
+from ltx.config import UserError
+from ltx.datasets.base import NO_LABEL, ImageSet, to_tensor
+from ltx.datasets.labels import class_index, read_label_rows
+from ltx.datasets.pictures import EXTENSIONS, file_of, is_within, pictures_in, read_image, shown_name
 
 _SECONDS = 60  # to read a file of less than a megabyte
 

@@ -4,8 +4,8 @@ import csv
 import re
 from pathlib import Path
 
-from config import UserError
-from datasets.base import NO_LABEL
+from ltx.config import UserError
+from ltx.datasets.base import NO_LABEL
 
 
 def read_label_rows(path: Path, key: str) -> list[dict[str, str]]:

@@ -2,33 +2,18 @@
 
 import csv
 from collections import defaultdict
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
-from config import UserError
-from datasets.base import ImageSet
-from models.checkpoints import replace_file
+from ltx.config import UserError
+from ltx.datasets.base import ImageSet
 
 FIELDS = ("index", "image", "label")
 
 
-def write_manifest(path: Path, images: ImageSet, chosen: Iterable[int]) -> None:
-    """Writes `index,image,label`: position in the run, name in the set, class (-1: none)."""
-    write_rows(path, FIELDS, ((i, images.names[j], images.labels[j]) for i, j in enumerate(chosen)))
 
 
-def write_rows(path: Path, header: Iterable[str], rows: Iterable[Iterable]) -> None:
-    """Writes a CSV file, whole or not at all."""
-
-    def write(temporary):
-        with open(temporary, "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(header)
-            writer.writerows(rows)
-
-    replace_file(path, write)
 
 
 def read_names(path: Path) -> list[str]:

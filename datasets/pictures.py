@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from config import UserError
-from datasets.base import NO_LABEL, BadImageError, ImageSet, to_tensor
+from ltx.config import UserError
+from ltx.datasets.base import NO_LABEL, BadImageError, ImageSet, to_tensor
 
 log = logging.getLogger(__name__)
 

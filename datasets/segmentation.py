@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from config import UserError
-from datasets.base import NO_LABEL, BadImageError, ImageSet, mask_to_tensor, to_tensor
-from datasets.labels import class_index, read_label_rows
+from ltx.config import UserError
+from ltx.datasets.base import NO_LABEL, BadImageError, ImageSet, mask_to_tensor, to_tensor
+from ltx.datasets.labels import class_index, read_label_rows
 
 
 class SegmentationSet(ImageSet):

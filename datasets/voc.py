@@ -6,9 +6,9 @@ import numpy as np
 from PIL import Image
 from torchvision.datasets import VOCSegmentation
 
-from config import UserError
-from datasets.base import VOID
-from datasets.segmentation import SegmentationSet, check_sizes, damaged, first_folder, one_line
+from ltx.config import UserError
+from ltx.datasets.base import VOID
+from ltx.datasets.segmentation import SegmentationSet, check_sizes, damaged, first_folder, one_line
 
 SOURCE = "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/ (VOCtrainval_11-May-2012.tar)"
 TREE = "VOCdevkit/VOC2012"

@@ -10,16 +10,15 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as TF
 
-from config import RELEASED, UserError
-from main.pair import RECIPE
-from main.perturbation_eval.curves import read_class
-from main.recipes import recipe_values
-from main.seg_classification.finetuning import Settings, finetune, pltx
-from models.explainee import Explainee
-from models.explainer import Explainer
-from models.explainer_files import read_explainer
-from models.losses import Objective, released_mask_weight
-from models.masking import apply_mask, upsample
+from ltx.config import RELEASED, UserError
+from ltx.main.common.recipes import recipe_values
+from ltx.main.runs.build_models import RECIPE
+from ltx.main.seg_classification.finetuning import Settings, finetune, pltx
+from ltx.models.explainee import Explainee, read_class
+from ltx.models.explainer import Explainer
+from ltx.models.explainer_files import read_explainer
+from ltx.models.losses import Objective, released_mask_weight
+from ltx.models.masking import apply_mask, upsample
 
 __all__ = [
     "FRESH", "TRAINED", "Defaults", "Explainee", "Explainer", "Explanation", "Objective", "defaults_of",

@@ -7,22 +7,37 @@ The new file can be passed wherever the old one can, and is about half as long. 
 `--finetune-lr released` needs, goes to a `.pt` beside it, where the old file has one.
 """
 
-import sys
+from pathlib import Path
+from runpy import run_path
+
+if not __package__:  # run as a file
+    run_path(str(Path(__file__).resolve().parents[1] / "__init__.py"))
+
+from dataclasses import MISSING, dataclass
 from pathlib import Path
 
-sys.path[0] = sys.path[0] if __package__ else str(Path(__file__).parents[1])
+from ltx.config import UserError
+from ltx.main.common import cli, progress
+from ltx.main.common.options import option
 
-from config import ConvertOptions, UserError
-from main import cli
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertOptions:
+    """`main/convert_checkpoint.py`: a published checkpoint to safetensors."""
+
+    input: Path = option(MISSING, "published checkpoint (.ckpt)", flag="INPUT")
+    output: Path = option(MISSING, "file to write (.safetensors)", flag="OUTPUT")
 
 
+
+@cli.script(ConvertOptions)
 def main(options: ConvertOptions) -> tuple[Path, dict]:
     """Checks that the file fits one of the published pairs, and writes it anew."""
-    from models import published
-    from models.checkpoints import load_weights, save_safetensors, save_state
-    from models.explainer import Explainer
-    from models.explainer_files import load_explainer, published_alias
-    from models.registry import load_pretrained
+    from ltx.models import published
+    from ltx.models.checkpoints import load_weights, save_safetensors, save_state
+    from ltx.models.explainer import Explainer
+    from ltx.models.explainer_files import load_explainer, published_alias
+    from ltx.models.registry import load_pretrained
 
     if options.output.suffix != ".safetensors":
         raise UserError(f"{options.output}: wanted a name that ends in .safetensors")
@@ -38,7 +53,7 @@ def main(options: ConvertOptions) -> tuple[Path, dict]:
         "source": options.input.name,
     }
     save_safetensors(options.output, published.join(pair), metadata)
-    print(f"{options.input} holds the pair {name} -> {cli.display_path(options.output)}")
+    print(f"{options.input} holds the pair {name} -> {progress.display_path(options.output)}")
     try:
         state = published.training_state(options.input, list(explainer.trainable()))
     except UserError:
@@ -53,4 +68,4 @@ def main(options: ConvertOptions) -> tuple[Path, dict]:
 
 
 if __name__ == "__main__":
-    cli.run_script(ConvertOptions, main)
+    main()

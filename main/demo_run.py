@@ -7,34 +7,32 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from config import (
-    RELEASED,
-    BaselineOptions,
-    DemoOptions,
-    FinetuneOptions,
-    PerturbationOptions,
-    PretrainOptions,
-    ReportOptions,
-    SegmentationOptions,
-    UserError,
-)
-from datasets.build import stack
-from datasets.digits import DigitsOnPhotos
-from datasets.manifest import from_manifest, write_manifest
-from datasets.mask_files import MaskUnit, read_unit, unit_files
-from main.baselines.baseline_run import run_baselines
-from main.mask_run import UnitInput, choose_images, make_masks
-from main.pair import explainee_record, load_explainee, objective, open_image_set, pretrained_explainer
-from main.perturbation_eval import evaluator as perturbation
-from main.pictures import CELL_TITLES, cells, write_sheet
-from main.recipes import with_recipe
-from main.report_page.report_run import make_report
-from main.results import candidates_of
-from main.seg_classification.finetuning import finetune, pltx
-from main.seg_classification.ltx_run import finetune_settings, run_ltx
-from main.seg_classification.pretrain_run import pretrain
-from main.segmentation_eval import evaluator as segmentation
-from models.masking import upsample
+from ltx.config import RELEASED, UserError
+from ltx.datasets.build import stack
+from ltx.datasets.digits import DigitsOnPhotos
+from ltx.datasets.manifest import from_manifest
+from ltx.main.baselines.baseline_run import run_baselines
+from ltx.main.baselines.options import BaselineOptions
+from ltx.main.common.figures import CELL_TITLES, cells, write_sheet
+from ltx.main.common.recipes import with_recipe
+from ltx.main.demo import DemoOptions
+from ltx.main.perturbation_eval import evaluator as perturbation
+from ltx.main.perturbation_eval.options import PerturbationOptions
+from ltx.main.report_page.options import ReportOptions
+from ltx.main.report_page.report_run import make_report
+from ltx.main.runs.build_images import choose_images, open_image_set
+from ltx.main.runs.build_models import explainee_record, load_explainee, objective, pretrained_explainer
+from ltx.main.runs.mask_files import MaskUnit, read_unit, unit_files
+from ltx.main.runs.mask_job import UnitInput, make_masks
+from ltx.main.runs.run_folder import write_manifest
+from ltx.main.runs.tables import candidates_of
+from ltx.main.seg_classification.finetuning import finetune, pltx
+from ltx.main.seg_classification.ltx_run import finetune_settings, run_ltx
+from ltx.main.seg_classification.options import FinetuneOptions, PretrainOptions
+from ltx.main.seg_classification.pretrain_run import pretrain
+from ltx.main.segmentation_eval import evaluator as segmentation
+from ltx.main.segmentation_eval.options import SegmentationOptions
+from ltx.models.masking import upsample
 
 BASELINES = ("random", "input_gradient", "full_grad")
 # Order of the table: what looks at nothing first, LTX last.

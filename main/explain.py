@@ -8,46 +8,50 @@ Per picture it prints the top 5 classes and what the mask keeps, and writes the 
 (.png, .npy), the masked picture, a sheet of all of these, and a mask file that the evaluators read.
 """
 
-import sys
 from pathlib import Path
+from runpy import run_path
 
-sys.path[0] = sys.path[0] if __package__ else str(Path(__file__).parents[1])
+if not __package__:  # run as a file
+    run_path(str(Path(__file__).resolve().parents[1] / "__init__.py"))
 
-from config import ExplainOptions
-from main import cli
+from ltx.main.common import cli, progress
+from ltx.main.explanation.options import ExplainOptions
 
 
+@cli.script(ExplainOptions)
 def main(options: ExplainOptions) -> tuple[Path, dict]:
     """Explains every picture that the options name."""
     from tqdm import tqdm
 
-    from datasets.classes import names_of_classes
-    from datasets.pictures import PictureFiles
-    from main import explain_run
-    from main.pair import load_explainee
-    from models.registry import input_size
+    from ltx.datasets.classes import names_of_classes
+    from ltx.datasets.pictures import PictureFiles
+    from ltx.main.common.devices import pick_device
+    from ltx.main.explanation import plan as plan_module
+    from ltx.main.explanation import run as run_module
+    from ltx.main.runs.build_models import load_explainee
+    from ltx.models.registry import input_size
 
-    device = cli.pick_device(options.device)
+    device = pick_device(options.device)
     pictures = PictureFiles.of(options.input, input_size(options.explainee_model_name))
     skip = options.on_bad_image == "skip"
     pictures.check(skip)
     explainee = load_explainee(options)
     names = names_of_classes(explainee.name, explainee.num_classes, options.class_names)
-    plan = explain_run.make_plan(options, explainee, names)
-    folder, run = explain_run.open_folder(options, explainee, pictures, plan)
+    plan = plan_module.make_plan(options, explainee, names)
+    folder, run = run_module.open_folder(options, explainee, pictures, plan)
     explainee.to(device)
     plan.explainer.to(device)
     print(f"explainee {explainee.name}, explainer {plan.explainer.name}, pLTX weights: {plan.source}")
-    side = explain_run.side_by_side(options.batch_size, plan, explainee)
+    side = run_module.side_by_side(options.batch_size, plan, explainee)
     units = []
-    for name, unit, sheet in explain_run.explain_all(
+    for name, unit, sheet in run_module.explain_all(
         folder, run, explainee, pictures, plan, names, side, skip
     ):
-        said = explain_run.describe(name, unit, plan, names)
-        tqdm.write(f"{said}\n  sheet: {cli.display_path(sheet)}")  # not in the middle of the bar's line
+        said = run_module.describe(name, unit, plan, names)
+        tqdm.write(f"{said}\n  sheet: {progress.display_path(sheet)}")  # not in the middle of the bar's line
         units.append(unit)
-    return folder, explain_run.mean_scores(units, plan)
+    return folder, run_module.mean_scores(units, plan)
 
 
 if __name__ == "__main__":
-    cli.run_script(ExplainOptions, main)
+    main()

@@ -7,19 +7,31 @@ Then `summary.json`, `per_image.csv` and the pictures of each are written. Shard
 disk are merged by copying their `masks/` and `results/` into one folder first.
 """
 
-import sys
+from pathlib import Path
+from runpy import run_path
+
+if not __package__:  # run as a file
+    run_path(str(Path(__file__).resolve().parents[1] / "__init__.py"))
+from dataclasses import MISSING, dataclass
 from pathlib import Path
 
-sys.path[0] = sys.path[0] if __package__ else str(Path(__file__).parents[1])
-
-from config import MergeOptions
-from main import cli
+from ltx.main.common import cli, progress
+from ltx.main.common.options import option
 
 
+@dataclass(frozen=True, kw_only=True)
+class MergeOptions:
+    """`main/merge_results.py`: shards of a run, checked and added up."""
+
+    run_folder: Path = option(MISSING, "folder of a run that made masks", flag="RUN_FOLDER")
+
+
+
+@cli.script(MergeOptions)
 def main(options: MergeOptions) -> tuple[Path, dict]:
     """Checks the masks, then adds up every evaluation."""
-    from main.merging import check_masks, evaluations, merge
-    from main.skipped import counts
+    from ltx.main.merging import check_masks, evaluations, merge
+    from ltx.main.runs.skipped import counts
 
     n = check_masks(options.run_folder)
     left_out = counts(options.run_folder)["skipped"]
@@ -33,9 +45,9 @@ def main(options: MergeOptions) -> tuple[Path, dict]:
     for folder in found:
         for variant, row in merge(options.run_folder, folder).items():
             rows.setdefault(variant, {}).update(row)
-        print(f"added up: {cli.display_path(folder)}")
+        print(f"added up: {progress.display_path(folder)}")
     return options.run_folder, rows
 
 
 if __name__ == "__main__":
-    cli.run_script(MergeOptions, main)
+    main()

@@ -5,14 +5,18 @@ from pathlib import Path
 
 import numpy as np
 
-from config import PerturbationOptions, SegmentationOptions, UserError
-from datasets.mask_files import read_unit, unit_files, unit_path, units
-from main import cli, results
-from main.json_shapes import EVALUATION, check_shape
-from main.perturbation_eval import evaluator as perturbation
-from main.run_folder import check_same_run, read_json, read_mask_run
-from main.segmentation_eval import evaluator as segmentation
-from main.skipped import write_lists
+from ltx.config import UserError
+from ltx.main.common import cli
+from ltx.main.perturbation_eval import evaluator as perturbation
+from ltx.main.perturbation_eval.options import PerturbationOptions
+from ltx.main.runs import evaluation, tables
+from ltx.main.runs.files import read_json
+from ltx.main.runs.mask_files import read_unit, unit_files, unit_path, units
+from ltx.main.runs.run_folder import check_same_run, read_mask_run
+from ltx.main.runs.run_record import EVALUATION, check_shape
+from ltx.main.runs.skipped import write_lists
+from ltx.main.segmentation_eval import evaluator as segmentation
+from ltx.main.segmentation_eval.options import SegmentationOptions
 
 _EVALUATORS = {
     perturbation.PROTOCOL: (PerturbationOptions, perturbation.evaluate),
@@ -68,7 +72,7 @@ def _nothing_missing(owner: dict[int, Path], n: int, run: dict, run_folder: Path
 
 def evaluations(run_folder: Path) -> list[Path]:
     """Folders of the evaluations of a run that were begun, in order."""
-    return sorted(path.parent for path in (Path(run_folder) / "results").glob(f"*/{results.OPTIONS_FILE}"))
+    return sorted(path.parent for path in (Path(run_folder) / "results").glob(f"*/{evaluation.OPTIONS_FILE}"))
 
 
 def merge(run_folder: Path, folder: Path) -> dict[str, dict[str, float]]:
@@ -78,21 +82,21 @@ def merge(run_folder: Path, folder: Path) -> dict[str, dict[str, float]]:
         UserError: scores that are missing, doubled, or not those of the masks.
     """
     run = read_mask_run(run_folder)
-    stored = read_json(folder / results.OPTIONS_FILE)
-    check_shape(folder / results.OPTIONS_FILE, stored, EVALUATION, "delete its folder and evaluate again")
-    check_same_run(stored["run_hash"], run["hash"], folder / results.OPTIONS_FILE)
-    expected = {results.part_path(folder, file): file for file in unit_files(run_folder)}
+    stored = read_json(folder / evaluation.OPTIONS_FILE)
+    check_shape(folder / evaluation.OPTIONS_FILE, stored, EVALUATION, "delete its folder and evaluate again")
+    check_same_run(stored["run_hash"], run["hash"], folder / evaluation.OPTIONS_FILE)
+    expected = {evaluation.part_path(folder, file): file for file in unit_files(run_folder)}
     parts = sorted((folder / "parts").glob("*.npz"))
     owner: dict[int, Path] = {}
     for path in parts:
-        _claim(results.read_part(path)["index"], path, run["n_images"], owner)
+        _claim(evaluation.read_part(path)["index"], path, run["n_images"], owner)
     for path, file in expected.items():
         if not path.is_file():
             raise UserError(
                 f"{folder} has no scores of {file.name}: an evaluation shard is missing or still at work; "
                 "run its command again"
             )
-        part, wanted = results.read_part(path), read_unit(file).index
+        part, wanted = evaluation.read_part(path), read_unit(file).index
         if not np.array_equal(part["index"], wanted[~np.isin(wanted, part.get("skipped", ()))]):
             raise UserError(f"{path} scores other images than {file} holds; remove it and evaluate again")
     protocol = folder.name.partition("-")[0]
@@ -106,6 +110,6 @@ def merge(run_folder: Path, folder: Path) -> dict[str, dict[str, float]]:
         options = cli.parse(options_class, cli.arguments(options_class, stored["options"] | how))
     except UserError as error:
         raise UserError(
-            f"{folder / results.OPTIONS_FILE} is damaged: {error}; delete its folder and evaluate again"
+            f"{folder / evaluation.OPTIONS_FILE} is damaged: {error}; delete its folder and evaluate again"
         ) from error
-    return results.means_of(evaluate(options))
+    return tables.means_of(evaluate(options))

@@ -7,25 +7,27 @@ The runs' masks must have been scored (main/perturbation_eval, main/segmentation
 network and no other file.
 """
 
-import sys
 from pathlib import Path
+from runpy import run_path
 
-sys.path[0] = sys.path[0] if __package__ else str(Path(__file__).parents[1])
+if not __package__:  # run as a file
+    run_path(str(Path(__file__).resolve().parents[1] / "__init__.py"))
 
-from config import ReportOptions
-from main import cli
+from ltx.main.common import cli, progress
+from ltx.main.report_page.options import ReportOptions
 
 
+@cli.script(ReportOptions)
 def main(options: ReportOptions) -> tuple[Path, dict]:
     """Writes the page and says where it lies."""
-    from main.report_page.report_run import make_report
+    from ltx.main.report_page.report_run import make_report
 
     figures = make_report(options)
-    print(f"report: {cli.display_path(options.output)}")
+    print(f"report: {progress.display_path(options.output)}")
     for suffix in (".md", ".tex"):
-        print(f"tables: {cli.display_path(options.output.with_suffix(suffix))}")
+        print(f"tables: {progress.display_path(options.output.with_suffix(suffix))}")
     return options.output, figures
 
 
 if __name__ == "__main__":
-    cli.run_script(ReportOptions, main)
+    main()

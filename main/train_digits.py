@@ -6,36 +6,56 @@ Writes `explainee.safetensors` and `explainee.json` (accuracy on the 397 held-ou
 and goes on where it was when killed and repeated.
 """
 
-import sys
 from pathlib import Path
+from runpy import run_path
 
-sys.path[0] = sys.path[0] if __package__ else str(Path(__file__).parents[1])
+if not __package__:  # run as a file
+    run_path(str(Path(__file__).resolve().parents[1] / "__init__.py"))
 
 import json
 import logging
 import time
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from config import TrainDigitsOptions
-from datasets.digits import DigitsOnPhotos
-from main import cli
-from main.run_folder import resolved_options, versions
-from models.checkpoints import load_state, replace_file, save_safetensors, save_state
-from models.explainee import Explainee
-from models.registry import EXPLAINEE_FILE, create_model, input_spec
+from ltx.config import CHECKPOINTS
+from ltx.datasets.digits import DigitsOnPhotos
+from ltx.main.common import cli, progress
+from ltx.main.common.options import RunOptions, option
+from ltx.main.runs.run_folder import resolved_options, versions
+from ltx.models.checkpoints import load_state, save_safetensors, save_state
+from ltx.models.explainee import Explainee
+from ltx.models.files import replace_file
+from ltx.models.registry import EXPLAINEE_FILE, create_model, input_spec
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainDigitsOptions(RunOptions):
+    """`main/train_digits.py`: the explainee `vit_digits`."""
+
+    steps: int = option(4000, "training steps")
+    batch_size: int = option(64, "digits per step, each drawn afresh")
+    lr: float = option(1e-3, "peak of the one-cycle learning rate")
+    label_smoothing: float = option(0.05, "label smoothing")
+    seed: int = option(42, "seed of everything random")
+    output: Path = option(CHECKPOINTS / "vit_digits", "folder that receives explainee.safetensors", free=True)
+
 
 log = logging.getLogger(__name__)
 
 SAVE_EVERY = 250
 
 
+@cli.script(TrainDigitsOptions)
 def main(options: TrainDigitsOptions) -> tuple[Path, dict]:
     """Trains, writes the weights in half precision, and returns the held-out accuracy of what was written."""
+    from ltx.main.common.devices import pick_device
     torch.manual_seed(options.seed)
-    device = cli.pick_device(options.device)
+    device = pick_device(options.device)
     explainee = Explainee(create_model("vit_digits"), input_spec(create_model("vit_digits")), "vit_digits")
     explainee.to(device).requires_grad_(True)
     minutes = train(explainee, options, device)
@@ -55,7 +75,7 @@ def main(options: TrainDigitsOptions) -> tuple[Path, dict]:
         lambda path: Path(path).write_text(json.dumps(record, indent=1) + "\n"),
     )
     (options.output / "explainee_state.pt").unlink(missing_ok=True)
-    print(f"held-out accuracy {100 * accuracy:.2f}% -> {cli.display_path(options.output / EXPLAINEE_FILE)}")
+    print(f"held-out accuracy {100 * accuracy:.2f}% -> {progress.display_path(options.output / EXPLAINEE_FILE)}")
     return options.output, {"vit_digits": {"accuracy": 100 * accuracy}}
 
 
@@ -77,7 +97,7 @@ def train(explainee: Explainee, options: TrainDigitsOptions, device: torch.devic
     )
     loader = DataLoader(digits, options.batch_size, num_workers=options.num_workers)
     started = time.monotonic()
-    for batch in cli.progress_bar(loader, desc="vit_digits", initial=step, total=options.steps):
+    for batch in progress.progress_bar(loader, desc="vit_digits", initial=step, total=options.steps):
         logits = explainee(batch["image"].to(device))
         loss = F.cross_entropy(logits, batch["label"].to(device), label_smoothing=options.label_smoothing)
         optimizer.zero_grad()
@@ -104,4 +124,4 @@ def held_out_accuracy(explainee: Explainee, device: torch.device) -> float:
 
 
 if __name__ == "__main__":
-    cli.run_script(TrainDigitsOptions, main)
+    main()

@@ -4,9 +4,9 @@ import copy
 
 from torch import nn
 
-from config import UserError
-from models.explainee import Explainee
-from models.registry import InputSpec, input_spec, load_pretrained
+from ltx.config import UserError
+from ltx.models.explainee import Explainee
+from ltx.models.registry import InputSpec, input_spec, load_pretrained
 
 
 def pretrained_backbone(name: str, explainee: Explainee, download: bool) -> tuple[nn.Module, InputSpec]:

@@ -1,13 +1,11 @@
 """Weights on disk: safetensors with metadata for ours, `weights_only` reading of anything else."""
 
+import hashlib
 import json
-import os
 import pickle
 import re
-import tempfile
 import warnings
 import zipfile
-from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,9 +13,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from config import UserError
+from ltx.config import UserError
+from ltx.models.files import replace_file
 
-_TEMPORARY = ".tmp"
 _ZIP = b"PK\x03\x04"
 # Plain classes that Lightning 1.5 checkpoints may name (keys of callbacks, hyper-parameters).
 _PLAIN_CLASSES = (
@@ -145,58 +143,16 @@ def save_state(path: str | Path, state: dict) -> None:
     replace_file(path, write)
 
 
-def replace_file(path: str | Path, write: Callable[[str], object]) -> None:
-    """Calls `write(temporary path)` beside `path`, flushes it to disk and renames it into place.
-
-    A reader sees the old file or the new one, never a part; what a killed process leaves behind is a hidden
-    temporary file, never a damaged `path`.
-
-    Raises:
-        UserError: the disk is full, the folder is read-only, ...
-    """
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_TEMPORARY)
-        os.close(handle)
-        try:
-            write(temporary)
-            with open(temporary, "rb") as file:
-                os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-    except Exception as error:
-        reason = disk_error(error)
-        if reason is None:
-            raise
-        raise UserError(
-            f"cannot write {path}: {reason}; what was written before is whole, and the same command goes on "
-            "from there"
-        ) from error
 
 
-def remove_leftovers(path: str | Path) -> None:
-    """Removes what killed processes left of `path` while they wrote it; none may be writing it now.
-
-    Args:
-        path: the file; its name may be a pattern.
-    """
-    path = Path(path)
-    for temporary in path.parent.glob(f".{path.name}.*{_TEMPORARY}"):
-        temporary.unlink(missing_ok=True)
 
 
-def disk_error(error: BaseException) -> str | None:
-    """What the operating system said, where an error comes from it; libraries hide that in several ways."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, OSError) and seen.errno is not None:
-            return os.strerror(seen.errno)
-        number = re.search(r"(?:os error |errno = )(\d+)", str(seen))
-        if number is not None:
-            return os.strerror(int(number[1]))
-        seen = seen.__cause__ or seen.__context__
-    return None
+
+
+def weights_sha256(module: torch.nn.Module) -> str:
+    """SHA-256 over the names and values of a module's tensors, wherever they were loaded from."""
+    digest = hashlib.sha256()
+    for name, value in module.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

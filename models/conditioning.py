@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.explainee import Explainee
+from ltx.models.explainee import Explainee
 
 log = logging.getLogger(__name__)
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from config import UserError
-from models.folding import fold_batch_norm
-from models.frozen import freeze_linears
-from models.precision import logits_of
-from models.registry import InputSpec, create_model, input_spec, load_pretrained
+from ltx.config import UserError
+from ltx.models.folding import fold_batch_norm
+from ltx.models.frozen import freeze_linears
+from ltx.models.precision import logits_of
+from ltx.models.registry import InputSpec, create_model, input_spec, load_pretrained
 
 
 class Explainee(nn.Module):
@@ -160,3 +160,17 @@ class Explainee(nn.Module):
         # Convolutions are up to twice as fast on this layout, on CPUs too.
         normalised = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         return logits_of(self._folded or self.model, normalised, self.precision)
+
+
+@torch.no_grad()
+def read_class(explainee, images: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+    """Probability of each image's class, (B,) in [0, 1], and 1.0 where it is the top one, (B,).
+
+    With an explainee that is `multi_label`, the sigmoid, and 1.0 where it is above one half.
+    """
+    logits = explainee(images).float()
+    if getattr(explainee, "multi_label", False):
+        own = logits.gather(1, classes[:, None])[:, 0]
+        return own.sigmoid(), (own > 0).float()
+    probability = logits.softmax(1).gather(1, classes[:, None])[:, 0]
+    return probability, (logits.argmax(1) == classes).float()

@@ -8,14 +8,14 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from config import MASK_SCALES, UserError
-from models.backbones import has_narrow_strided_convolution, pretrained_backbone, resize_tokens
-from models.conditioning import ClassCondition, class_rows_of
-from models.explainee import Explainee
-from models.fine_heads import StageHead, finer_stages
-from models.masking import with_halo
-from models.precision import autocast, in_full
-from models.registry import InputSpec, create_model, input_spec
+from ltx.config import MASK_SCALES, UserError
+from ltx.models.backbones import has_narrow_strided_convolution, pretrained_backbone, resize_tokens
+from ltx.models.conditioning import ClassCondition, class_rows_of
+from ltx.models.explainee import Explainee
+from ltx.models.heads import StageHead, finer_stages
+from ltx.models.masking import with_halo
+from ltx.models.precision import autocast, in_full
+from ltx.models.registry import InputSpec, create_model, input_spec
 
 log = logging.getLogger(__name__)
 

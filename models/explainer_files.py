@@ -6,12 +6,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from config import ALIASES, MASK_SCALES, RECIPES, RELEASED, UserError, recipe_suffix
-from models import published
-from models.checkpoints import load_metadata, load_weights, save_safetensors
-from models.conditioning import LEARNED
-from models.explainer import Explainer
-from models.registry import pair_folder
+from ltx.config import ALIASES, MASK_SCALES, RECIPES, RELEASED, UserError, recipe_suffix
+from ltx.models import published
+from ltx.models.checkpoints import load_metadata, load_weights, save_safetensors
+from ltx.models.conditioning import LEARNED
+from ltx.models.explainer import Explainer
+from ltx.models.registry import pair_folder
 
 log = logging.getLogger(__name__)
 

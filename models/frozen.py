@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.precision import logits_of
+from ltx.models.precision import logits_of
 
 # Largest deviation, as a share of the largest output.
 _TOLERANCE = {"float32": 1e-4, "bf16": 0.1}

@@ -7,8 +7,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.masking import apply_mask, upsample
-from models.order_loss import cut, sampled_shares
+from ltx.models.masking import apply_mask, upsample
+
+SMALLEST, LARGEST = 0.05, 0.95  # shares of the pixels between which sizes are sampled
+_SOFTNESS = 0.2  # width of the cut, in standard deviations of the map
+_TINY = 1e-12  # keeps constant maps finite
+_EDGE = 1e-5  # values nearer to 0 or 1 count as so near
+# Fractional parts of multiples of the golden ratio spread evenly over [0, 1).
+_GOLDEN = 0.6180339887498949
 
 
 @dataclass(frozen=True)
@@ -140,3 +146,37 @@ def mask_loss(token_masks: Tensor, kind: str) -> Tensor:
 def released_mask_weight(explainer_name: str) -> float:
     """Weight of the mask loss in the published commands: 50, and 30 for ViT-Small."""
     return 30.0 if explainer_name == "vit_small_224" else 50.0
+
+
+def sampled_shares(step: Tensor, n: int) -> Tensor:
+    """Shares of the pixels (B, n) in [0.05, 0.95], one in each of n strata, always the same for a step.
+
+    Args:
+        step: (B,) steps of the training, from 0.
+        n: sizes per step.
+    """
+    offset = torch.frac((step + 1).double() * _GOLDEN)[:, None]
+    strata = torch.arange(n, device=step.device, dtype=torch.float64)
+    return (SMALLEST + (LARGEST - SMALLEST) * (strata + offset) / n).float()
+
+
+def cut(maps: Tensor, shares: Tensor) -> Tensor:
+    """Masks (B, n, H, W) in (0, 1): near 1 on the most salient share of the pixels, near 0 elsewhere.
+
+    Only the order counts, so it is the values' logits that are cut: where a mask keeps nearly nothing, or
+    nearly all, its pixels differ by little and are ranked all the same. They are standardised first,
+    gradients and all, since each pixel alone would gain by any rise. The value at which a standardised map is
+    cut counts as a constant in the backward pass.
+
+    Args:
+        maps: (B, H, W) in [0, 1].
+        shares: (B, n) in [0, 1].
+    """
+    flat = maps.flatten(1).logit(_EDGE)
+    flat = flat - flat.mean(1, keepdim=True)
+    flat = flat / flat.square().mean(1, keepdim=True).add(_TINY).sqrt()
+    n_pixels = flat.shape[1]
+    values = flat.detach().sort(dim=1, descending=True).values
+    counts = (shares * n_pixels).round().long().clamp(1, n_pixels - 1)
+    level = values.gather(1, counts)[..., None]
+    return torch.sigmoid((flat[:, None] - level) / _SOFTNESS).unflatten(2, maps.shape[1:])

@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from config import UserError
-from models.checkpoints import load_metadata, load_state, load_weights
+from ltx.config import UserError
+from ltx.models.checkpoints import load_metadata, load_state, load_weights
 
 PATTERN = "*_{kind}_best_auc__epoch=*.ckpt"
 LAYER_NORM_EPS = 1e-12  # Hugging Face's; timm's is 1e-6

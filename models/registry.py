@@ -16,10 +16,10 @@ import torch
 from timm.layers import set_fused_attn
 from torch import nn
 
-import config
-from config import ALIASES, UserError
-from models import published
-from models.checkpoints import load_weights
+from ltx import config
+from ltx.config import ALIASES, UserError
+from ltx.models import published
+from ltx.models.checkpoints import load_weights
 
 log = logging.getLogger(__name__)
 

@@ -12,6 +12,10 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from runpy import run_path
+
+ROOT = Path(__file__).resolve().parents[1]
+run_path(str(ROOT / "__init__.py"))
 
 import numpy as np
 import pytest
@@ -22,16 +26,15 @@ from timm.models.resnet import BasicBlock, ResNet
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-import config
-from config import Alias
-from main import cli, pictures
-from models.checkpoints import save_safetensors
-from models.explainee import Explainee
-from models.explainer import Explainer
-from models.explainer_files import save_explainer
-from models.registry import InputSpec, create_model, input_spec
+from ltx import config
+from ltx.config import Alias
+from ltx.main.common import cli, figures
+from ltx.models.checkpoints import save_safetensors
+from ltx.models.explainee import Explainee
+from ltx.models.explainer import Explainer
+from ltx.models.explainer_files import save_explainer
+from ltx.models.registry import InputSpec, create_model, input_spec
 
-ROOT = Path(__file__).resolve().parents[1]
 SHARD_VARIABLES = (
     "WORLD_SIZE", "RANK", "LOCAL_RANK", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_ID",
     "SLURM_ARRAY_TASK_MIN", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID",
@@ -73,7 +76,7 @@ def no_drawing(monkeypatch) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"")
 
-    monkeypatch.setattr(pictures, "_save", save)
+    monkeypatch.setattr(figures, "_save", save)
 
 
 def tiny_backbone(

@@ -12,19 +12,20 @@ import torch
 from PIL import Image
 from scipy.io import savemat
 
-from datasets.classes import names_of_classes
-from datasets.coco import CocoSegmentation
-from datasets.gtsegs import ImagenetSegmentation
-from datasets.imagenet import open_folder
-from datasets.manifest import from_manifest, write_manifest
-from datasets.mask_files import MaskUnit, read_map, read_unit, unit_path, write_unit
-from datasets.pictures import PictureFiles, read_image
-from datasets.voc import VocSegmentation
-from main.baselines.imported import read_map as read_imported
-from main.results import read_part, write_part
-from models.checkpoints import load_state, load_weights, save_safetensors
-from tests.mutations import N_EXAMPLES, fuzz, fuzz_json
-from tests.segmentation_sets import pictures, write_coco, write_gtsegs, write_voc
+from ltx.datasets.classes import names_of_classes
+from ltx.datasets.coco import CocoSegmentation
+from ltx.datasets.gtsegs import ImagenetSegmentation
+from ltx.datasets.imagenet import open_folder
+from ltx.datasets.manifest import from_manifest
+from ltx.datasets.pictures import PictureFiles, read_image
+from ltx.datasets.voc import VocSegmentation
+from ltx.main.baselines.imported import read_map as read_imported
+from ltx.main.runs.evaluation import read_part, write_part
+from ltx.main.runs.mask_files import MaskUnit, read_map, read_unit, unit_path, write_unit
+from ltx.main.runs.run_folder import write_manifest
+from ltx.models.checkpoints import load_state, load_weights, save_safetensors
+from ltx.tests.support.mutations import N_EXAMPLES, fuzz, fuzz_json
+from ltx.tests.support.segmentation_sets import pictures, write_coco, write_gtsegs, write_voc
 
 SIZE = (16, 16)
 

@@ -12,16 +12,18 @@ import pytest
 import torch
 from PIL import Image
 
-from config import BaselineOptions, UserError
-from datasets.mask_files import MaskUnit, read_map, read_notes, read_unit, unit_path, write_unit
-from main.baselines import imported
-from main.pictures import write_sheet
-from main.results import read_part
-from main.run_folder import read_json, read_run
-from main.skipped import read_list, write_list
-from models.published import holds_pair, training_state
-from tests.bad_images import write_bomb
-from tests.models.test_safe_reading import RunsCode
+from ltx.config import UserError
+from ltx.main.baselines import imported
+from ltx.main.baselines.options import BaselineOptions
+from ltx.main.common.figures import write_sheet
+from ltx.main.runs.evaluation import read_part
+from ltx.main.runs.files import read_json
+from ltx.main.runs.mask_files import MaskUnit, read_map, read_notes, read_unit, unit_path, write_unit
+from ltx.main.runs.run_folder import read_run
+from ltx.main.runs.skipped import read_list, write_list
+from ltx.models.published import holds_pair, training_state
+from ltx.tests.models.test_safe_reading import RunsCode
+from ltx.tests.support.bad_images import write_bomb
 
 SIZE = (8, 8)
 READERS = (read_unit, read_notes, lambda path: read_map(path.parents[1], 0, "pltx", SIZE))

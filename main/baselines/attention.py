@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from config import BaselineOptions, UserError
-from main.baselines.base import Batch
-from main.baselines.layers import token_grid
-from models.explainee import Explainee
+from ltx.config import UserError
+from ltx.main.baselines.base import Batch
+from ltx.main.baselines.layers import token_grid
+from ltx.main.baselines.options import BaselineOptions
+from ltx.models.explainee import Explainee
 
 
 @dataclass

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from config import BaselineOptions, UserError
-from models.explainee import Explainee
+from ltx.config import UserError
+from ltx.main.baselines.options import BaselineOptions
+from ltx.models.explainee import Explainee
 
 # Images that go through the explainee at once inside methods that ask it many times.
 FORWARD_BATCH = 64

@@ -9,18 +9,21 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from config import BaselineOptions, UserError
-from datasets.base import ImageSet
-from datasets.mask_files import MaskUnit
-from main.baselines import imported
-from main.baselines.base import Batch
-from main.baselines.methods import BASELINES, parse_methods, resolve_methods
-from main.baselines.selection import best_of
-from main.mask_run import UnitInput, choose_images, make_masks
-from main.pair import explainee_record, model_to_explain, weights_sha256
-from models.explainee import Explainee
-from models.masking import min_max
-from models.registry import pair_folder
+from ltx.config import UserError
+from ltx.datasets.base import ImageSet
+from ltx.main.baselines import imported
+from ltx.main.baselines.base import Batch
+from ltx.main.baselines.methods import BASELINES, parse_methods, resolve_methods
+from ltx.main.baselines.options import BaselineOptions
+from ltx.main.baselines.selection import best_of
+from ltx.main.runs.build_images import choose_images
+from ltx.main.runs.build_models import explainee_record, model_to_explain
+from ltx.main.runs.mask_files import MaskUnit
+from ltx.main.runs.mask_job import UnitInput, make_masks
+from ltx.models.checkpoints import weights_sha256
+from ltx.models.explainee import Explainee
+from ltx.models.masking import min_max
+from ltx.models.registry import pair_folder
 
 log = logging.getLogger(__name__)
 

@@ -4,10 +4,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from config import BaselineOptions
-from main.baselines.base import FORWARD_BATCH, Batch
-from main.baselines.layers import CamModel
-from models.explainee import Explainee
+from ltx.main.baselines.base import FORWARD_BATCH, Batch
+from ltx.main.baselines.layers import CamModel
+from ltx.main.baselines.options import BaselineOptions
+from ltx.models.explainee import Explainee
 
 
 def grad_cam(explainee: Explainee, batch: Batch, options: BaselineOptions) -> Tensor:

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from config import BaselineOptions
-from main.baselines.base import Batch
-from main.baselines.layers import token_grid
-from models.explainee import Explainee
+from ltx.main.baselines.base import Batch
+from ltx.main.baselines.layers import token_grid
+from ltx.main.baselines.options import BaselineOptions
+from ltx.models.explainee import Explainee
 
 
 def full_grad(explainee: Explainee, batch: Batch, options: BaselineOptions) -> Tensor:

@@ -16,10 +16,11 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from config import BaselineOptions, UserError
-from datasets.pictures import MAX_MEGAPIXELS, is_within
-from main.baselines.base import Batch
-from models.explainee import Explainee
+from ltx.config import UserError
+from ltx.datasets.pictures import MAX_MEGAPIXELS, is_within
+from ltx.main.baselines.base import Batch
+from ltx.main.baselines.options import BaselineOptions
+from ltx.models.explainee import Explainee
 
 log = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from config import UserError
-from models.explainee import Explainee
+from ltx.config import UserError
+from ltx.models.explainee import Explainee
 
 
 class CamModel(nn.Module):

@@ -2,8 +2,8 @@
 
 import difflib
 
-from config import UserError
-from main.baselines import (
+from ltx.config import UserError
+from ltx.main.baselines import (
     attention,
     cams,
     full_grad,
@@ -13,9 +13,9 @@ from main.baselines import (
     simple,
     transformer_attribution,
 )
-from main.baselines.base import Baseline
-from main.baselines.layers import CamModel
-from models.explainee import Explainee
+from ltx.main.baselines.base import Baseline
+from ltx.main.baselines.layers import CamModel
+from ltx.models.explainee import Explainee
 
 ALL = "all"
 _CAPTUM = ("captum", "captum")

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from config import BaselineOptions
-from main.baselines.base import FORWARD_BATCH, Batch
-from models.explainee import Explainee
+from ltx.main.baselines.base import FORWARD_BATCH, Batch
+from ltx.main.baselines.options import BaselineOptions
+from ltx.models.explainee import Explainee
 
 _KEPT = 0.5
 

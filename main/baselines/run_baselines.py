@@ -8,32 +8,37 @@ generic_attention, transformer_attribution, legrad. Maps of another tool: import
 `all` is every method that works for the explainee. Goes on where it was when killed and repeated.
 """
 
-import sys
 from pathlib import Path
+from runpy import run_path
 
-sys.path[0] = sys.path[0] if __package__ else str(Path(__file__).parents[2])
+if not __package__:  # run as a file
+    run_path(str(Path(__file__).resolve().parents[2] / "__init__.py"))
 
-import config
-from config import BaselineOptions, PerturbationOptions
-from main import cli
+from ltx import config
+from ltx.main.baselines.options import BaselineOptions
+from ltx.main.common import cli, progress
+from ltx.main.perturbation_eval.options import PerturbationOptions
 
 
+@cli.script(BaselineOptions)
 def main(options: BaselineOptions) -> tuple[Path, dict]:
     """Makes the maps and, unless told not to, evaluates them."""
-    from main.baselines.baseline_run import default_run_name, run_baselines
-    from main.baselines.methods import parse_methods
-    from main.pair import check_images, load_explainee, open_image_set
-    from main.perturbation_eval.evaluator import evaluate_and_print
+    from ltx.main.baselines.baseline_run import default_run_name, run_baselines
+    from ltx.main.baselines.methods import parse_methods
+    from ltx.main.common.devices import pick_device
+    from ltx.main.perturbation_eval.evaluator import evaluate_and_print
+    from ltx.main.runs.build_images import check_images, open_image_set
+    from ltx.main.runs.build_models import load_explainee
 
     methods = parse_methods(options.method)
-    device = cli.pick_device(options.device)
+    device = pick_device(options.device)
     check_images(options)
     explainee = load_explainee(options).to(device)
     images = open_image_set(options, explainee)
     name = options.run_name or default_run_name(options, images.describe()["kind"])
     folder = (options.default_root_dir or config.RESULTS) / name
     run_baselines(explainee, images, folder, methods, device, options)
-    print(f"maps: {cli.display_path(folder)}")
+    print(f"maps: {progress.display_path(folder)}")
     if not options.evaluate:
         return folder, {}
     shared = cli.shared(options, PerturbationOptions)
@@ -41,4 +46,4 @@ def main(options: BaselineOptions) -> tuple[Path, dict]:
 
 
 if __name__ == "__main__":
-    cli.run_script(BaselineOptions, main)
+    main()

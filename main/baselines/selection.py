@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as TF
 
-from main.perturbation_eval.curves import auc, read_class, removal_curve
-from models.explainee import Explainee
+from ltx.main.perturbation_eval.curves import auc, removal_curve
+from ltx.models.explainee import Explainee, read_class
 
 # Strongest smoothing, as a share of the shorter side.
 _STRONGEST = 1 / 8

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from config import BaselineOptions
-from main.baselines.base import Batch, image_generator
-from models.explainee import Explainee
+from ltx.main.baselines.base import Batch, image_generator
+from ltx.main.baselines.options import BaselineOptions
+from ltx.models.explainee import Explainee
 
 # Standard deviation of the centre map, as a share of each side.
 _CENTRE_SIGMA = 0.25

@@ -10,10 +10,11 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from config import BaselineOptions, UserError
-from main.baselines.attention import attention_gradients, forward_with_attention, patch_maps
-from main.baselines.base import Batch
-from models.explainee import Explainee
+from ltx.config import UserError
+from ltx.main.baselines.attention import attention_gradients, forward_with_attention, patch_maps
+from ltx.main.baselines.base import Batch
+from ltx.main.baselines.options import BaselineOptions
+from ltx.models.explainee import Explainee
 
 
 def transformer_attribution(explainee: Explainee, batch: Batch, options: BaselineOptions) -> Tensor:

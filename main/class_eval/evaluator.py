@@ -10,28 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from config import BaselineOptions, ClassEvalOptions, UserError
-from datasets.base import ImageSet
-from datasets.digits import DigitsOnPhotos
-from main import results
-from main.api import defaults_of
-from main.baselines.base import Batch
-from main.baselines.baseline_run import scaled
-from main.baselines.methods import BASELINES, parse_methods, resolve_methods
-from main.cli import progress_bar
-from main.mask_run import choose_images
-from main.pair import (
-    explainee_record,
-    explainer_path,
-    open_segmentation_set,
-    pretrained_explainer,
-    weights_sha256,
-    with_explainer_named,
-)
-from main.pictures import overlay, write_sheet
-from main.run_folder import open_run
-from main.seg_classification.finetuning import Settings, finetune, pltx
-from main.segmentation_eval.class_questions import (
+from ltx.config import UserError
+from ltx.datasets.base import ImageSet
+from ltx.datasets.digits import DigitsOnPhotos
+from ltx.main.api import defaults_of
+from ltx.main.baselines.base import Batch
+from ltx.main.baselines.baseline_run import scaled
+from ltx.main.baselines.methods import BASELINES, parse_methods, resolve_methods
+from ltx.main.baselines.options import BaselineOptions
+from ltx.main.class_eval.options import ClassEvalOptions
+from ltx.main.class_eval.questions import (
     ABSENT,
     BACKGROUND,
     OBJECT,
@@ -40,9 +28,22 @@ from main.segmentation_eval.class_questions import (
     questions_of,
     share_on_asked,
 )
-from models.explainee import Explainee
-from models.explainer_files import NoExplainerError
-from models.masking import upsample
+from ltx.main.common.figures import overlay, write_sheet
+from ltx.main.common.progress import progress_bar
+from ltx.main.runs import tables
+from ltx.main.runs.build_images import choose_images, open_segmentation_set
+from ltx.main.runs.build_models import (
+    explainee_record,
+    explainer_path,
+    pretrained_explainer,
+    with_explainer_named,
+)
+from ltx.main.runs.run_folder import open_run
+from ltx.main.seg_classification.finetuning import Settings, finetune, pltx
+from ltx.models.checkpoints import weights_sha256
+from ltx.models.explainee import Explainee
+from ltx.models.explainer_files import NoExplainerError
+from ltx.models.masking import upsample
 
 log = logging.getLogger(__name__)
 
@@ -179,9 +180,9 @@ def evaluate(
     variants = list(maps)
     rows = {variant: _row([row[1:] for row in measured if row[0] == variant]) for variant in variants}
     header = ["variant", "image", "kind", "class", "mean", "share", "peak"]
-    results.write_per_image(folder / "per_question.csv", header, measured)
+    tables.write_per_image(folder / "per_question.csv", header, measured)
     settings = {"steps": options.steps, "class": "asked"}
-    results.write_summary(folder, PROTOCOL, settings, run["hash"], rows)
+    tables.write_summary(folder, PROTOCOL, settings, run["hash"], rows)
     _write_sheet(folder / "sheet.png", variants, pictures[:_PICTURES])
     return rows
 
@@ -214,15 +215,15 @@ def _row(measured: list[tuple]) -> dict[str, dict]:
     for kind in (OBJECT, BACKGROUND):
         if by_kind[kind]:
             _, shares, peaks = np.array(by_kind[kind]).T
-            row[f"{kind}_peak"] = results.entry(100 * float(peaks.mean()), len(peaks), True)
-            row[f"{kind}_share"] = results.entry(100 * float(shares.mean()), len(shares), True)
+            row[f"{kind}_peak"] = tables.entry(100 * float(peaks.mean()), len(peaks), True)
+            row[f"{kind}_share"] = tables.entry(100 * float(shares.mean()), len(shares), True)
     means = {kind: np.array(values)[:, 0].mean() for kind, values in by_kind.items() if values}
-    row["object_mean"] = results.entry(100 * float(means[OBJECT]), len(by_kind[OBJECT]), None)
+    row["object_mean"] = tables.entry(100 * float(means[OBJECT]), len(by_kind[OBJECT]), None)
     if ABSENT in means:
         n = len(by_kind[ABSENT])
-        row["absent_mean"] = results.entry(100 * float(means[ABSENT]), n, False)
+        row["absent_mean"] = tables.entry(100 * float(means[ABSENT]), n, False)
         ratio = means[ABSENT] / means[OBJECT] if means[OBJECT] > 0 else np.nan
-        row["absent_ratio"] = results.entry(100 * float(ratio), n, False)
+        row["absent_ratio"] = tables.entry(100 * float(ratio), n, False)
     return row
 
 

@@ -13,11 +13,11 @@ import torch
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
-from config import UserError
-from datasets.base import ImageSet
-from datasets.build import batches
-from main.baselines.base import image_generator
-from models.explainee import Explainee
+from ltx.config import UserError
+from ltx.datasets.base import ImageSet
+from ltx.datasets.build import batches
+from ltx.main.baselines.base import image_generator
+from ltx.models.explainee import Explainee
 
 OBJECT, BACKGROUND, ABSENT = "object", "background", "absent"
 # An absent class is drawn from those that the explainee gives less than this.

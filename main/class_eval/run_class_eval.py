@@ -16,25 +16,29 @@ absent class over the mean of those for the objects; other methods' maps are sca
 cannot vanish.
 """
 
-import sys
 from pathlib import Path
+from runpy import run_path
 
-sys.path[0] = sys.path[0] if __package__ else str(Path(__file__).parents[2])
+if not __package__:  # run as a file
+    run_path(str(Path(__file__).resolve().parents[2] / "__init__.py"))
 
-import config
-from config import ClassEvalOptions, recipe_suffix
-from main import cli
+from ltx import config
+from ltx.config import recipe_suffix
+from ltx.main.class_eval.options import ClassEvalOptions
+from ltx.main.common import cli, progress
 
 
+@cli.script(ClassEvalOptions)
 def main(options: ClassEvalOptions) -> tuple[Path, dict]:
     """Makes the maps, measures them and prints the table."""
-    from datasets.imagenet import check_labels
-    from main import results
-    from main.pair import explainer_name, load_explainee
-    from main.segmentation_eval.class_eval import PROTOCOL, evaluate, open_pictures
-    from models.registry import pair_folder
+    from ltx.datasets.imagenet import check_labels
+    from ltx.main.class_eval.evaluator import PROTOCOL, evaluate, open_pictures
+    from ltx.main.common.devices import pick_device
+    from ltx.main.runs import tables
+    from ltx.main.runs.build_models import explainer_name, load_explainee
+    from ltx.models.registry import pair_folder
 
-    device = cli.pick_device(options.device)
+    device = pick_device(options.device)
     images = open_pictures(options)
     explainee = load_explainee(options).to(device)
     check_labels(images, explainee.num_classes)
@@ -46,9 +50,9 @@ def main(options: ClassEvalOptions) -> tuple[Path, dict]:
     )
     folder = (options.default_root_dir or config.RESULTS) / name
     rows = evaluate(options, explainee, images, folder, device)
-    print(results.format_table(rows, f"maps of asked classes, {cli.display_path(folder)} (%)"))
-    return folder, results.means_of(rows)
+    print(tables.format_table(rows, f"maps of asked classes, {progress.display_path(folder)} (%)"))
+    return folder, tables.means_of(rows)
 
 
 if __name__ == "__main__":
-    cli.run_script(ClassEvalOptions, main)
+    main()

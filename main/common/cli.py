@@ -7,29 +7,28 @@ and a wrong command line are answered at once.
 import argparse
 import dataclasses
 import errno
+import functools
 import json
 import logging
-import os
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import config
-from config import UserError
-from main.recipes import with_recipe
+from ltx import config
+from ltx.config import UserError
+from ltx.main.common import options as options_module
+from ltx.main.common.recipes import with_recipe
 
 if TYPE_CHECKING:
-    import torch
-    from tqdm import tqdm
+    pass
 
 
 # Options that name what a script makes, and a folder whose reader says more than that it is not there.
 _NOT_CHECKED = ("output", "default_root_dir", "segmentation_root")
 
-_LOG_SECONDS = 30.0
 # Full disks and quotas, read-only ones, broken ones, too many open files, no memory for another process.
 _OF_THE_MACHINE = {
     getattr(errno, name, None)
@@ -66,7 +65,7 @@ def parse(options_class: type, argv: list[str] | None = None, description: str |
         title = field.metadata["group"] or "options"
         groups.setdefault(title, parser.add_argument_group(title) if title not in groups else None)
         _add_flag(groups[title], field, hints[field.name])
-    ignored = config.IGNORED_FLAGS + getattr(options_class, "ignored_flags", ())
+    ignored = options_module.IGNORED_FLAGS + getattr(options_class, "ignored_flags", ())
     for flag in ignored:
         parser.add_argument(flag, nargs="?", const="", dest=f"ignored{flag}", help=argparse.SUPPRESS)
     # What is there already gets no default, so that only what is given changes.
@@ -167,6 +166,19 @@ def _number_or_auto(text: str) -> int | str:
         raise argparse.ArgumentTypeError(f"wanted a whole number or 'auto', got '{text}'") from None
 
 
+def script(options_class: type) -> Callable:
+    """Decorates the `main(options)` of a script: without options it takes those of the command line."""
+
+    def decorate(main: Callable) -> Callable:
+        @functools.wraps(main)
+        def start(options=None):
+            return run_script(options_class, main) if options is None else main(options)
+
+        return start
+
+    return decorate
+
+
 def run_script(options_class: type, main: Callable, argv: list[str] | None = None) -> None:
     """Parses the command line, runs `main(options)` and prints its closing line of JSON.
 
@@ -201,7 +213,7 @@ def run_script(options_class: type, main: Callable, argv: list[str] | None = Non
 
 def _left_out(run: Path) -> dict[str, int]:
     """Of a run that skipped images, or ended some for their numbers: how many."""
-    from main.skipped import counts
+    from ltx.main.runs.skipped import counts
 
     return {name: n for name, n in counts(run).items() if n}
 
@@ -219,7 +231,7 @@ def _failure_of_machine(error: OSError | RuntimeError) -> str | None:
             return None
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror}; what was written before is whole, and the same command goes on"
-    from datasets.workers import dead_worker
+    from ltx.datasets.workers import dead_worker
 
     return dead_worker(error)
 
@@ -236,72 +248,14 @@ def _check_paths(options) -> None:
                 raise UserError(f"{_flag(field)} {path}: no such file or folder")
 
 
-def pick_device(name: str) -> "torch.device":
-    """`auto` to the best device there is; of several CUDA devices, each process of a launch takes its own.
-
-    Raises:
-        UserError: the device asked for is not there.
-    """
-    import torch
-
-    from main.distributed import place
-
-    available = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    if name == "auto":
-        name = next(device for device, there in available.items() if there)
-    if not available[name]:
-        raise UserError(f"--device {name}: this machine has none that PyTorch can use; try --device auto")
-    if name == "cuda" and torch.cuda.device_count() > 1:
-        return torch.device(name, place()[2] % torch.cuda.device_count())
-    return torch.device(name)
 
 
-class _Lines:
-    """A stream that gets each state of a progress bar as a line of its own."""
-
-    def __init__(self, stream):
-        self._stream = stream
-
-    def write(self, text: str) -> None:
-        text = text.strip()
-        if text:
-            self._stream.write(text + "\n")
-
-    def __getattr__(self, name: str):
-        return getattr(self._stream, name)
 
 
-def progress_bar(iterable: Iterable | None = None, desc: str | None = None, **arguments) -> "tqdm":
-    """A progress bar; where there is no terminal, lines half a minute apart, for a log of days.
-
-    tqdm's environment variable TQDM_MININTERVAL sets other seconds.
-    """
-    from tqdm import tqdm
-
-    if not sys.stderr.isatty():
-        seconds = float(os.environ.get("TQDM_MININTERVAL", _LOG_SECONDS))
-        arguments |= {"file": _Lines(sys.stderr), "mininterval": seconds, "maxinterval": seconds}
-    return tqdm(iterable, desc, **arguments)
 
 
-def inner_bar(iterable: Iterable | None = None, **arguments) -> "tqdm":
-    """A progress bar inside another one: gone when it is done, and not shown where there is no terminal.
-
-    A pipe or a file keeps every line, and of a bar that is wiped away an empty one.
-    """
-    from tqdm import tqdm
-
-    return tqdm(iterable, leave=False, disable=None, **arguments)
 
 
-def display_path(path: str | Path) -> str:
-    """Relative to the working directory where it lies below it, for messages."""
-    path = Path(path).resolve()
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def shared(

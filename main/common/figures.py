@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from models.checkpoints import replace_file
+from ltx.models.files import replace_file
 
 _MAP_COLOURS = "jet"
 _CELL_INCHES = 1.5

@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 
 import torch
 
-from config import UserError
-from main.perturbation_eval.curves import default_batch
-from models.explainee import Explainee
-from models.explainer import Explainer
-from models.losses import Objective
+from ltx.config import UserError
+from ltx.main.common.devices import default_batch
+from ltx.models.explainee import Explainee
+from ltx.models.explainer import Explainer
+from ltx.models.losses import Objective
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")

@@ -5,8 +5,8 @@ import types
 import typing
 from typing import Any
 
-import config
-from config import RELEASED, UserError
+from ltx import config
+from ltx.config import RELEASED, UserError
 
 
 def with_recipe(options_class: type, given: dict[str, Any]) -> Any:
@@ -57,7 +57,7 @@ def recipe_values(recipe: str, stage: str, explainer_name: str) -> dict[str, Any
 def _kind_of(explainer_name: str) -> str:
     import torch
 
-    from models.explainer import Explainer
+    from ltx.models.explainer import Explainer
 
     with torch.device("meta"):
         return "tokens" if Explainer.untrained(explainer_name).has_tokens else "feature_map"

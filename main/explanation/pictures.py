@@ -11,10 +11,10 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as TF
 
-from datasets.classes import short_name
-from datasets.mask_files import MaskUnit
-from main.pictures import CELL_TITLES, cells, write_picture, write_sheet
-from models.checkpoints import replace_file
+from ltx.datasets.classes import short_name
+from ltx.main.common.figures import CELL_TITLES, cells, write_picture, write_sheet
+from ltx.main.runs.mask_files import MaskUnit
+from ltx.models.files import replace_file
 
 LONGEST_SIDE = 1024
 _CELL_INCHES = 2.4

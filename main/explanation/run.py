@@ -2,7 +2,6 @@
 
 import dataclasses
 import logging
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -10,24 +9,23 @@ import numpy as np
 import torch
 from PIL import Image
 
-import config
-from config import RELEASED, ExplainOptions, UserError, recipe_suffix
-from datasets.base import BadImageError, to_tensor
-from datasets.classes import find_class, short_name
-from datasets.manifest import write_manifest
-from datasets.mask_files import MaskUnit, read_unit, unit_path, write_unit
-from datasets.pictures import PictureFiles, shown_name
-from main.api import default_steps, defaults_of, explain
-from main.cli import progress_bar
-from main.explain_pictures import Explained, stems, write_pictures
-from main.memory import AUTO, SideBySide, measure_slot
-from main.pair import explainee_record, new_explainer, objective, pretrained_explainer, weights_sha256
-from main.run_folder import open_run
-from main.skipped import write_lists
-from models.explainee import Explainee
-from models.explainer import Explainer
-from models.explainer_files import NoExplainerError
-from models.losses import Objective
+from ltx import config
+from ltx.config import UserError, recipe_suffix
+from ltx.datasets.base import BadImageError, to_tensor
+from ltx.datasets.classes import short_name
+from ltx.datasets.pictures import PictureFiles, shown_name
+from ltx.main.api import explain
+from ltx.main.common.memory import SideBySide, measure_slot
+from ltx.main.common.progress import progress_bar
+from ltx.main.explanation.options import ExplainOptions
+from ltx.main.explanation.pictures import Explained, stems, write_pictures
+from ltx.main.explanation.plan import Plan
+from ltx.main.runs.build_models import explainee_record
+from ltx.main.runs.mask_files import MaskUnit, read_unit, unit_path, write_unit
+from ltx.main.runs.run_folder import open_run, write_manifest
+from ltx.main.runs.skipped import write_lists
+from ltx.models.checkpoints import weights_sha256
+from ltx.models.explainee import Explainee
 
 log = logging.getLogger(__name__)
 
@@ -35,82 +33,12 @@ SCORES = ("probability", "masked_probability", "complement_probability", "mask_a
 _TOP = 5
 
 
-@dataclass(frozen=True)
-class Plan:
-    """How pictures are explained.
-
-    Attributes:
-        explainer: makes the masks.
-        source: where its weights come from, in words.
-        targets: classes to explain in every picture; empty for the top class of each.
-        steps: masks per picture and class, 0 for one forward pass.
-        lr: rate of the steps.
-        objective: loss of the steps.
-        shown: variant that is shown.
-    """
-
-    explainer: Explainer
-    source: str
-    targets: tuple[int, ...]
-    steps: int
-    lr: float
-    objective: Objective
-    shown: str
-
-    @property
-    def method(self) -> str:
-        """How the masks are made, in a word."""
-        return f"ltx{self.steps}" if self.steps else "pltx"
 
 
-def make_plan(options: ExplainOptions, explainee: Explainee, names: list[str]) -> Plan:
-    """Resolves classes, explainer and defaults.
-
-    Raises:
-        UserError: no such class, or an explainer that does not fit.
-    """
-    if options.steps is not None and options.steps < 0:
-        raise UserError(f"--steps {options.steps}: wanted 0 or more")
-    if options.batch_size != AUTO and options.batch_size < 1:
-        raise UserError(f"--batch-size {options.batch_size}: wanted at least 1")
-    targets = tuple(dict.fromkeys(find_class(text, names) for text in options.target_class or ()))
-    explainer, source = _explainer(options, explainee)
-    defaults = defaults_of(explainer, options.recipe)
-    steps = options.steps
-    if steps is None:
-        steps = default_steps(explainer, bool(targets), options.recipe)
-    if steps == 0 and targets and not explainer.class_conditional:
-        log.warning("--steps 0: one forward pass depends on no class; the mask is the same for every class")
-    lr = defaults.lr if options.finetune_lr is None else options.finetune_lr
-    shown = options.show_step if steps else "pltx"
-    return Plan(explainer, source, targets, steps, lr, _objective(options, defaults.objective), shown)
 
 
-def _explainer(options: ExplainOptions, explainee: Explainee) -> tuple[Explainer, str]:
-    """The pair's pLTX explainer, else its backbone with a fresh head; and where its weights come from."""
-    activation = options.activation_function
-    try:
-        trained = dataclasses.replace(options, activation_function=activation or "sigmoid")
-        explainer, path, _ = pretrained_explainer(trained, explainee)
-        return explainer, str(path)
-    except NoExplainerError as error:
-        is_chosen = options.explainer_checkpoint is not None or options.recipe != RELEASED
-        if is_chosen or error.other_recipe is not None:
-            raise
-    fresh = dataclasses.replace(options, activation_function=activation or "softmax")
-    explainer = new_explainer(fresh, explainee, options.mask_scale or 1)
-    return explainer, "none found, so its backbone with a fresh head"
 
 
-def _objective(options: ExplainOptions, default: Objective) -> Objective:
-    """The objective of the flags; what they leave open is as the explainer's default."""
-    weight, inverse = options.mask_loss_mul, options.is_ce_neg
-    resolved = dataclasses.replace(
-        options,
-        mask_loss_mul=default.mask_loss_mul if weight is None else weight,
-        is_ce_neg=default.is_ce_neg if inverse is None else inverse,
-    )
-    return objective(resolved)
 
 
 def open_folder(

@@ -8,15 +8,13 @@ so the result is the same on every device and for every batch size. This is the 
 import torch
 from torch import Tensor
 
-from models.masking import fill_of
+from ltx.models.explainee import read_class
+from ltx.models.masking import fill_of
 
 N_STEPS = 10
 HIGHEST_AUC = 90.0
 
 
-def default_batch(device: torch.device | str) -> int:
-    """Images that go through the explainee at once: on CPUs few enough for their caches."""
-    return 256 if torch.device(device).type == "cuda" else 32
 
 
 def removal_counts(n_pixels: int) -> list[int]:
@@ -89,18 +87,6 @@ def removal_curve(
     )
 
 
-@torch.no_grad()
-def read_class(explainee, images: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-    """Probability of each image's class, (B,) in [0, 1], and 1.0 where it is the top one, (B,).
-
-    With an explainee that is `multi_label`, the sigmoid, and 1.0 where it is above one half.
-    """
-    logits = explainee(images).float()
-    if getattr(explainee, "multi_label", False):
-        own = logits.gather(1, classes[:, None])[:, 0]
-        return own.sigmoid(), (own > 0).float()
-    probability = logits.softmax(1).gather(1, classes[:, None])[:, 0]
-    return probability, (logits.argmax(1) == classes).float()
 
 
 def auc(curve: Tensor) -> Tensor:

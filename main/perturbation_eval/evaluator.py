@@ -4,17 +4,17 @@ from pathlib import Path
 
 import numpy as np
 
-from config import PerturbationOptions
-from datasets.build import rebuild
-from datasets.manifest import from_manifest
-from main import cli, results
-from main.allocator import keep_freed_memory
-from main.pair import explainee_of_run
-from main.perturbation_eval.metrics import Metric, choose_metrics, name_of
-from main.perturbation_eval.unit_scores import UnitScorer, detail_of
-from main.pictures import plot_curves
-from main.run_folder import read_mask_run
-from main.speed import speed_up
+from ltx.datasets.build import rebuild
+from ltx.datasets.manifest import from_manifest
+from ltx.main.common import devices, progress
+from ltx.main.common.devices import keep_freed_memory, speed_up
+from ltx.main.common.figures import plot_curves
+from ltx.main.perturbation_eval.metrics import Metric, choose_metrics, name_of
+from ltx.main.perturbation_eval.options import PerturbationOptions
+from ltx.main.perturbation_eval.unit_scorer import UnitScorer, detail_of
+from ltx.main.runs import evaluation, tables
+from ltx.main.runs.build_models import explainee_of_run
+from ltx.main.runs.run_folder import read_mask_run
 
 PROTOCOL = "perturbation"
 
@@ -36,7 +36,7 @@ def evaluate(options: PerturbationOptions) -> dict[str, dict]:
     run = read_mask_run(options.run_folder)
     score_class = options.score_class or run["score_class"]
     folder = _results_folder(options, score_class, metrics)
-    device = cli.pick_device(options.device)
+    device = devices.pick_device(options.device)
 
     def prepare():
         keep_freed_memory()
@@ -47,7 +47,7 @@ def evaluate(options: PerturbationOptions) -> dict[str, dict]:
         return UnitScorer(explainee, images, chosen, metrics, score_class, options, device).score
 
     names = [metric.name for metric in metrics]
-    parts = results.score_units(options, folder, run, PROTOCOL, prepare, names)
+    parts = evaluation.score_units(options, folder, run, PROTOCOL, prepare, names)
     return {} if parts is None else _add_up(folder, options, run, score_class, metrics, parts)
 
 
@@ -56,12 +56,12 @@ def evaluate_and_print(options: PerturbationOptions) -> dict[str, dict[str, floa
     rows = evaluate(options)
     if rows:
         run = read_mask_run(options.run_folder)
-        title = f"perturbation metrics of {cli.display_path(options.run_folder)}"
+        title = f"perturbation metrics of {progress.display_path(options.run_folder)}"
         title += f" (class scored: {options.score_class or run['score_class']}; fill: {options.fill})"
         if run["options"].get("early_stop"):
             title += "; stopped early, as released"
-        print(results.format_table(rows, title, results.candidates_of(options.run_folder)))
-    return results.means_of(rows)
+        print(tables.format_table(rows, title, tables.candidates_of(options.run_folder)))
+    return tables.means_of(rows)
 
 
 def _results_folder(options: PerturbationOptions, score_class: str, metrics: tuple[Metric, ...]) -> Path:
@@ -92,10 +92,10 @@ def _add_up(
         for metric in metrics
         if detail_of(parts[0], metric) is not None
     }
-    image_names, keep = results.kept_images(options, index)
+    image_names, keep = evaluation.kept_images(options, index)
     variants = parts[0]["variants"].tolist()
     in_csv = [metric.name for metric in metrics if metric.in_csv]
-    results.write_per_image(
+    tables.write_per_image(
         folder / "per_image.csv",
         ["index", "image", "scored_class", "variant", *names, *[f"{name}_points" for name in in_csv]],
         [
@@ -111,7 +111,7 @@ def _add_up(
         for m, metric in enumerate(metrics):
             detail = details.get(metric.name)
             summary = metric.summarise(values[v, keep, m], None if detail is None else detail[v, keep])
-            rows[variant][metric.name] = results.entry(summary.mean, summary.n, metric.higher_is_better)
+            rows[variant][metric.name] = tables.entry(summary.mean, summary.n, metric.higher_is_better)
             if summary.curve is not None:
                 axes[metric.name], curves[variant][metric.name] = summary.curve
     settings = {"fill": options.fill, "score_class": score_class, "excluded": int((~keep).sum())}
@@ -120,7 +120,7 @@ def _add_up(
         "metrics": name_of(metrics) or "fast",
         "early_stop": bool(run["options"].get("early_stop", False)),
     }
-    results.write_summary(
+    tables.write_summary(
         folder, PROTOCOL, settings, run["hash"], rows, curves=curves, axes=axes,
         candidates=run.get("candidates", {}),
     )  # fmt: skip

@@ -22,8 +22,8 @@ from PIL import Image
 from scipy.interpolate import LinearNDInterpolator
 from torch import Tensor
 
-from main.perturbation_eval.curves import read_class
-from main.perturbation_eval.view import MapView
+from ltx.main.perturbation_eval.map_view import MapView
+from ltx.models.explainee import read_class
 
 # Share of the most salient pixels at each step, as in the package's example.
 LEVELS = (0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.07, 0.10, 0.13, 0.21, 0.34, 0.5, 0.75)

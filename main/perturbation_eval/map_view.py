@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from main.perturbation_eval.curves import read_class, removal_curve
-from models.masking import min_max
+from ltx.main.perturbation_eval.curves import removal_curve
+from ltx.models.explainee import read_class
+from ltx.models.masking import min_max
 
 
 @dataclass

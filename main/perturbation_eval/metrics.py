@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from config import UserError
-from main.perturbation_eval.curves import N_STEPS, auc
-from main.perturbation_eval.information import median_curve, performance_curves, point_auc, points
-from main.perturbation_eval.rise_curves import rise_auc, rise_curve
-from main.perturbation_eval.view import MapView
+from ltx.config import UserError
+from ltx.main.perturbation_eval.curves import N_STEPS, auc
+from ltx.main.perturbation_eval.information import median_curve, performance_curves, point_auc, points
+from ltx.main.perturbation_eval.map_view import MapView
+from ltx.main.perturbation_eval.rise_curves import rise_auc, rise_curve
 
 FAST, ALL = "fast", "all"
 

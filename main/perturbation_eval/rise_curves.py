@@ -8,9 +8,9 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torch.nn import functional as F
 
-from main.perturbation_eval.curves import read_class
-from main.perturbation_eval.view import MapView
-from models.masking import fill_of
+from ltx.main.perturbation_eval.map_view import MapView
+from ltx.models.explainee import read_class
+from ltx.models.masking import fill_of
 
 _WIDTH, _SIGMA = 11, 5
 

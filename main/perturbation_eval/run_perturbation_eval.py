@@ -7,21 +7,23 @@ RISE_insertion, AIC, SIC. Each fill, class and choice of metrics has a folder of
 RUN/results/perturbation-<settings>/{per_image.csv, summary.json, curves.png}.
 """
 
-import sys
 from pathlib import Path
+from runpy import run_path
 
-sys.path[0] = sys.path[0] if __package__ else str(Path(__file__).parents[2])
+if not __package__:  # run as a file
+    run_path(str(Path(__file__).resolve().parents[2] / "__init__.py"))
 
-from config import PerturbationOptions
-from main import cli
+from ltx.main.common import cli
+from ltx.main.perturbation_eval.options import PerturbationOptions
 
 
+@cli.script(PerturbationOptions)
 def main(options: PerturbationOptions) -> tuple[Path, dict]:
     """Evaluates and prints the table."""
-    from main.perturbation_eval.evaluator import evaluate_and_print
+    from ltx.main.perturbation_eval.evaluator import evaluate_and_print
 
     return options.run_folder, evaluate_and_print(options)
 
 
 if __name__ == "__main__":
-    cli.run_script(PerturbationOptions, main)
+    main()

@@ -7,17 +7,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from config import PerturbationOptions, UserError
-from datasets.base import ImageSet
-from datasets.build import BAD, batches
-from datasets.mask_files import MaskUnit
-from main import results
-from main.cli import inner_bar
-from main.perturbation_eval.curves import default_batch, read_class
-from main.perturbation_eval.metrics import Metric
-from main.perturbation_eval.view import MapView
-from main.speed import pins, to_device
-from models.explainee import Explainee
+from ltx.config import UserError
+from ltx.datasets.base import ImageSet
+from ltx.datasets.build import BAD, batches
+from ltx.main.common.devices import default_batch, pins, to_device
+from ltx.main.common.progress import inner_bar
+from ltx.main.perturbation_eval.map_view import MapView
+from ltx.main.perturbation_eval.metrics import Metric
+from ltx.main.perturbation_eval.options import PerturbationOptions
+from ltx.main.runs import evaluation
+from ltx.main.runs.mask_files import MaskUnit
+from ltx.models.explainee import Explainee, read_class
 
 _DETAIL = "detail_"
 
@@ -72,9 +72,9 @@ class UnitScorer:
             for start, batch in zip(todo, loader, strict=True):
                 arrays = self._score_batch(unit, scored, start, batch)
                 arrays["unread"] = np.array([batch.get(BAD, [""] * len(batch["index"]))], dtype=str)
-                results.write_part(pieces_of[start], arrays | {"metrics": np.array(self._names)})
+                evaluation.write_part(pieces_of[start], arrays | {"metrics": np.array(self._names)})
                 bar.update(len(batch["index"]))
-        parts = [results.read_part(path) for path in pieces_of.values()]
+        parts = [evaluation.read_part(path) for path in pieces_of.values()]
         arrays = {
             key: np.concatenate([part[key] for part in parts], axis=1) for key in parts[0] if key != "metrics"
         }
@@ -83,7 +83,7 @@ class UnitScorer:
 
     def _is_done(self, path: Path) -> bool:
         """Whether a piece is there and was scored by these metrics."""
-        return path.is_file() and results.read_part(path)["metrics"].tolist() == self._names
+        return path.is_file() and evaluation.read_part(path)["metrics"].tolist() == self._names
 
     @property
     def _names(self) -> list[str]:

@@ -10,18 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from config import UserError
-from datasets.manifest import read_names
-from datasets.mask_files import unit_files
-from main import cli
-from main.perturbation_eval.evaluator import PROTOCOL as PERTURBATION
-from main.perturbation_eval.metrics import METRICS, Metric
-from main.perturbation_eval.unit_scores import detail_of
-from main.report_page.measures import Measure, PerturbationMeasure, SegmentationMeasure
-from main.results import part_path, read_part, read_summary
-from main.run_folder import read_mask_run
-from main.segmentation_eval.evaluator import PROTOCOL as SEGMENTATION
-from main.segmentation_eval.metrics import readings
+from ltx.config import UserError
+from ltx.datasets.manifest import read_names
+from ltx.main.common import progress
+from ltx.main.perturbation_eval.evaluator import PROTOCOL as PERTURBATION
+from ltx.main.perturbation_eval.metrics import METRICS, Metric
+from ltx.main.perturbation_eval.unit_scorer import detail_of
+from ltx.main.report_page.measures import Measure, PerturbationMeasure, SegmentationMeasure
+from ltx.main.runs.evaluation import part_path, read_part
+from ltx.main.runs.mask_files import unit_files
+from ltx.main.runs.run_folder import read_mask_run
+from ltx.main.runs.tables import read_summary
+from ltx.main.segmentation_eval.evaluator import PROTOCOL as SEGMENTATION
+from ltx.main.segmentation_eval.metrics import readings
 
 EVALUATORS = {
     PERTURBATION: "main/perturbation_eval/run_perturbation_eval.py",
@@ -127,7 +128,7 @@ def read_results(run: Run) -> list[Result]:
         )
         raise UserError(
             f"{run.folder} has no results; make them with 'python {EVALUATORS[script]} "
-            f"{cli.display_path(run.folder)}'"
+            f"{progress.display_path(run.folder)}'"
         )
     return results
 
@@ -137,7 +138,7 @@ def _read_folder(run: Run, folder: Path) -> Iterator[Result]:
     protocol = summary.get("protocol")
     if protocol not in EVALUATORS:
         return
-    again = f"delete it and run 'python {EVALUATORS[protocol]} {cli.display_path(run.folder)}'"
+    again = f"delete it and run 'python {EVALUATORS[protocol]} {progress.display_path(run.folder)}'"
     if summary["run_hash"] != run.record["hash"]:
         raise UserError(f"{folder} scores masks that are no longer in {run.folder}; {again}")
     files = [file for file in unit_files(run.folder) if part_path(folder, file).is_file()]

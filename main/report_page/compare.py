@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from config import FILLS, ReportOptions, UserError
-from datasets.manifest import read_names
-from main import cli
-from main.report_page.collect import EVALUATORS, PERTURBATION, Result
-from main.report_page.rows import Comparison, Row, in_order, labelled
+from ltx.config import FILLS, UserError
+from ltx.datasets.manifest import read_names
+from ltx.main.common import progress
+from ltx.main.report_page.collect import EVALUATORS, PERTURBATION, Result
+from ltx.main.report_page.options import ReportOptions
+from ltx.main.report_page.rows import Comparison, Row, in_order, labelled
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ def _common_settings(by_run: dict[str, list[Result]], options: ReportOptions) ->
             has = ", ".join(_words(_key(result)) for result in results)
             raise UserError(
                 f"{name} has results for {has} alone, and the report asks for {asked}; make them with "
-                f"'python {EVALUATORS[results[0].protocol]} {cli.display_path(run.folder)} {asked}'"
+                f"'python {EVALUATORS[results[0].protocol]} {progress.display_path(run.folder)} {asked}'"
             )
         found[name] = wanted
     first = next(iter(found))
@@ -201,7 +202,7 @@ def _gaps(results: list[Result], better: dict[str, bool | None]) -> list[str]:
     for result in results:
         missing = [name for name in better if name not in next(iter(result.measures.values()))]
         if missing:
-            command = f"python {EVALUATORS[result.protocol]} {cli.display_path(result.run.folder)}"
+            command = f"python {EVALUATORS[result.protocol]} {progress.display_path(result.run.folder)}"
             if result.protocol == PERTURBATION:
                 command += f" --fill {result.settings['fill']} --metrics {','.join(missing)}"
             gaps.append(f"{result.run.name} lacks {', '.join(missing)}: '{command}' adds them")

@@ -11,9 +11,9 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from main.pictures import axis_title
-from main.report_page.rows import Comparison, Row
-from main.report_page.statistics import Statistics
+from ltx.main.common.figures import axis_title
+from ltx.main.report_page.rows import Comparison, Row
+from ltx.main.report_page.statistics import Statistics
 
 _TEXT = "#010203"
 _REFERENCE, _POINTS = "#e4572e", "#3b82c4"

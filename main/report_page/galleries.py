@@ -11,18 +11,19 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-import config
-from config import ReportOptions, UserError
-from datasets.base import BadImageError, ImageSet
-from datasets.build import rebuild
-from datasets.classes import names_of_classes, short_name
-from datasets.mask_files import read_map
-from main.pictures import overlay
-from main.report_page.collect import safe_name
-from main.report_page.rows import Comparison, Row
-from main.report_page.statistics import Statistics
-from main.report_page.tables import number
-from models.masking import min_max
+from ltx import config
+from ltx.config import UserError
+from ltx.datasets.base import BadImageError, ImageSet
+from ltx.datasets.build import rebuild
+from ltx.datasets.classes import names_of_classes, short_name
+from ltx.main.common.figures import overlay
+from ltx.main.report_page.collect import safe_name
+from ltx.main.report_page.options import ReportOptions
+from ltx.main.report_page.rows import Comparison, Row
+from ltx.main.report_page.statistics import Statistics
+from ltx.main.report_page.tables import number
+from ltx.main.runs.mask_files import read_map
+from ltx.models.masking import min_max
 
 log = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from main.report_page.tables import MARKS, Cell, Column, Table
+from ltx.main.report_page.tables import MARKS, Cell, Column, Table
 
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",

@@ -10,8 +10,8 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
-from main.perturbation_eval.information import N_POINTS, curve_of
-from main.perturbation_eval.metrics import InformationCurve, Metric, Summary
+from ltx.main.perturbation_eval.information import N_POINTS, curve_of
+from ltx.main.perturbation_eval.metrics import InformationCurve, Metric, Summary
 
 # Where resampled information curves are read: every fifth place, which moves an area by under 0.1 points.
 _PLACES = np.arange(0, N_POINTS + 1, 5)

@@ -6,10 +6,10 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from main.report_page.definitions import definition
-from main.report_page.provenance import Provenance
-from main.report_page.sections import Section
-from main.report_page.tables import MARKS
+from ltx.main.report_page.definitions import definition
+from ltx.main.report_page.provenance import Provenance
+from ltx.main.report_page.sections import Section
+from ltx.main.report_page.tables import MARKS
 
 _FOLDER = Path(__file__).parent / "template"
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from main.report_page.collect import Result, Run
-from main.skipped import NOT_FINITE_FILE, SKIPPED_FILE, counts, read_list
+from ltx.main.report_page.collect import Result, Run
+from ltx.main.runs.skipped import NOT_FINITE_FILE, SKIPPED_FILE, counts, read_list
 
 
 @dataclass(frozen=True)

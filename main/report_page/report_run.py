@@ -2,15 +2,16 @@
 
 from pathlib import Path
 
-from config import ReportOptions, UserError
-from main.report_page.collect import PERTURBATION, SEGMENTATION, Result, open_runs, read_results
-from main.report_page.compare import compare
-from main.report_page.markup import latex, markdown
-from main.report_page.page import render
-from main.report_page.provenance import provenance_of
-from main.report_page.sections import Section, make_section
-from main.report_page.tables import verdict_table
-from models.checkpoints import replace_file
+from ltx.config import UserError
+from ltx.main.report_page.collect import PERTURBATION, SEGMENTATION, Result, open_runs, read_results
+from ltx.main.report_page.compare import compare
+from ltx.main.report_page.markup import latex, markdown
+from ltx.main.report_page.options import ReportOptions
+from ltx.main.report_page.page import render
+from ltx.main.report_page.provenance import provenance_of
+from ltx.main.report_page.sections import Section, make_section
+from ltx.main.report_page.tables import verdict_table
+from ltx.models.files import replace_file
 
 
 def make_report(options: ReportOptions) -> dict[str, dict[str, float]]:

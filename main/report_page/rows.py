@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from config import UserError
-from main.mask_run import RANDOMISED
-from main.report_page.collect import Run
-from main.report_page.measures import Measure
+from ltx.config import UserError
+from ltx.main.report_page.collect import Run
+from ltx.main.report_page.measures import Measure
+from ltx.main.runs.mask_job import RANDOMISED
 
 # What an LTX run stores, in the order of its making.
 _LTX_ORDER = ("pltx", "last", "best_loss", "best_pos", "best_neg")

@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from config import ReportOptions, UserError
-from main.report_page.collect import PERTURBATION
-from main.report_page.figures import curve_panels, line_styles, scatter_panels
-from main.report_page.galleries import Gallery, GalleryMaker, Picture, most_different, sheets, spread
-from main.report_page.rows import Comparison, Row, find_row, reference_of
-from main.report_page.statistics import Statistics, analyse, strongest_rival
-from main.report_page.tables import Table, difference_table, sanity_table, score_table
+from ltx.config import UserError
+from ltx.main.report_page.collect import PERTURBATION
+from ltx.main.report_page.figures import curve_panels, line_styles, scatter_panels
+from ltx.main.report_page.galleries import Gallery, GalleryMaker, Picture, most_different, sheets, spread
+from ltx.main.report_page.options import ReportOptions
+from ltx.main.report_page.rows import Comparison, Row, find_row, reference_of
+from ltx.main.report_page.statistics import Statistics, analyse, strongest_rival
+from ltx.main.report_page.tables import Table, difference_table, sanity_table, score_table
 
 _FEW_IMAGES = 30
 # Metrics by which images differ most unless one is named: fine-grained ones first, POS moves in steps of 5.

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import rankdata
 
-from main.cli import inner_bar
-from main.perturbation_eval.metrics import Summary
-from main.report_page.rows import Comparison, Row, true_row
+from ltx.main.common.progress import inner_bar
+from ltx.main.perturbation_eval.metrics import Summary
+from ltx.main.report_page.rows import Comparison, Row, true_row
 
 LEVEL = 0.95
 # Sums of the same numbers in another order differ by less.

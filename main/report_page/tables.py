@@ -5,10 +5,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from main.report_page.definitions import definition
-from main.report_page.rows import Comparison, Row, true_row
-from main.report_page.statistics import AHEAD, BEHIND, SAME, Statistics
-from main.results import arrow
+from ltx.main.report_page.definitions import definition
+from ltx.main.report_page.rows import Comparison, Row, true_row
+from ltx.main.report_page.statistics import AHEAD, BEHIND, SAME, Statistics
+from ltx.main.runs.tables import arrow
 
 NOTHING = "–"
 # The metrics that say whether one method is ahead of another, all protocols together.

@@ -1,29 +1,26 @@
 """From options to the models of a run: explainee, explainer, objective, and what identifies their weights."""
 
 import dataclasses
-import hashlib
 import logging
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from config import ALIASES, DIGITS, RELEASED, ExplaineeOptions, ExplainerOptions, PairOptions, UserError
-from datasets.base import ImageSet
-from datasets.build import open_images, open_segmentation
-from datasets.imagenet import check_labels
-from models.explainee import Explainee
-from models.explainer import Explainer
-from models.explainer_files import (
+from ltx.config import ALIASES, RELEASED, UserError
+from ltx.main.common.options import ExplaineeOptions, ExplainerOptions, PairOptions
+from ltx.models.checkpoints import weights_sha256
+from ltx.models.explainee import Explainee
+from ltx.models.explainer import Explainer
+from ltx.models.explainer_files import (
     NoExplainerError,
     find_explainer,
     load_explainer,
     stored_class_rows,
     stored_mask_scale,
 )
-from models.losses import Objective, released_mask_weight
-from models.published import holds_pair
-from models.registry import input_size
+from ltx.models.losses import Objective, released_mask_weight
+from ltx.models.published import holds_pair
 
 log = logging.getLogger(__name__)
 
@@ -97,59 +94,12 @@ def model_to_explain(explainee: Explainee, options) -> Explainee:
     return explainee.with_random_weights(options.seed).to(explainee.mean.device)
 
 
-def open_image_set(
-    options, explainee: Explainee, images_path: str | None = None, split: str | None = None
-) -> ImageSet:
-    """The images of `ImageOptions`, at the explainee's size, their labels within its classes.
-
-    Args:
-        options: `ImageOptions` and `ExplaineeOptions`; with a `dataset_type`, that set with object masks.
-        explainee: gives size and classes.
-        images_path: instead of the options'.
-        split: instead of the options'.
-
-    Raises:
-        UserError: no such images, or a label outside the classes.
-    """
-    images = _open(options, explainee.input_size, images_path, split)
-    check_labels(images, explainee.num_classes)
-    return images
 
 
-def check_images(options) -> None:
-    """Raises `UserError` where `open_image_set` will find no images: before weights are downloaded."""
-    _open(options, (1, 1))
 
 
-def _open(
-    options, size: tuple[int, int], images_path: str | None = None, split: str | None = None
-) -> ImageSet:
-    if getattr(options, "dataset_type", None) is None:
-        digits = options.explainee_model_name == "vit_digits"
-        path, split = images_path or options.images_path, split or options.split
-        return open_images(path, options.labels_path, split, size, digits)
-    if images_path or options.images_path:
-        raise UserError("--images-path and --dataset-type exclude each other; pass one of them")
-    return open_segmentation_set(options)
 
 
-def open_segmentation_set(options) -> ImageSet:
-    """The images with object masks of `SegmentationSetOptions`, at the explainee's size.
-
-    Needs no weights, so that a set that is not there is told before any are looked for.
-
-    Args:
-        options: `SegmentationSetOptions` and `ExplaineeOptions`; without a `dataset_type`, digits for
-            `vit_digits`, else ImageNet-Segmentation.
-
-    Raises:
-        UserError: no such images or explainee.
-    """
-    name = options.explainee_model_name
-    dataset_type = options.dataset_type or (DIGITS if name == "vit_digits" else "imagenet")
-    return open_segmentation(
-        dataset_type, options.segmentation_root, options.labels_path, options.split, input_size(name)
-    )
 
 
 def new_explainer(options: PairOptions, explainee: Explainee, mask_scale: int = 1) -> Explainer:
@@ -274,13 +224,6 @@ def objective(options: PairOptions) -> Objective:
     )
 
 
-def weights_sha256(module: torch.nn.Module) -> str:
-    """SHA-256 over the names and values of a module's tensors, wherever they were loaded from."""
-    digest = hashlib.sha256()
-    for name, value in module.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def explainee_record(options: ExplaineeOptions, explainee: Explainee) -> dict:

@@ -11,8 +11,8 @@ import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from config import UserError
-from models.checkpoints import disk_error
+from ltx.config import UserError
+from ltx.models.files import disk_error
 
 try:
     import fcntl

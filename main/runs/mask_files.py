@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from config import UserError
-from models.checkpoints import replace_file
-from models.masking import min_max, upsample
+from ltx.config import UserError
+from ltx.models.files import replace_file
+from ltx.models.masking import min_max, upsample
 
 FORMAT_VERSION = 1
 FOLDER = "masks"

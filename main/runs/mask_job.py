@@ -12,19 +12,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from config import UserError
-from datasets.base import ImageSet
-from datasets.build import BAD, batches
-from datasets.manifest import from_manifest, read_names, write_manifest
-from datasets.mask_files import NOT_FINITE, MaskUnit, unit_path, units, write_unit
-from main.claims import claimed
-from main.cli import progress_bar
-from main.run_folder import open_run
-from main.shards import shard_of
-from main.skipped import SKIPPED_FILE, write_lists
-from main.speed import pins, to_device
-from models.checkpoints import remove_leftovers
-from models.explainee import Explainee
+from ltx.config import UserError
+from ltx.datasets.base import ImageSet
+from ltx.datasets.build import BAD, batches
+from ltx.main.common.devices import pins, to_device
+from ltx.main.common.launch import shard_of
+from ltx.main.common.progress import progress_bar
+from ltx.main.runs.build_images import needs_labels
+from ltx.main.runs.locks import claimed
+from ltx.main.runs.mask_files import NOT_FINITE, MaskUnit, unit_path, units, write_unit
+from ltx.main.runs.run_folder import open_run, write_manifest
+from ltx.main.runs.skipped import SKIPPED_FILE, write_lists
+from ltx.models.explainee import Explainee
+from ltx.models.files import remove_leftovers
 
 log = logging.getLogger(__name__)
 
@@ -52,34 +52,8 @@ class UnitInput:
     progress: Callable[[int], None]
 
 
-def choose_images(images: ImageSet, options) -> list[int]:
-    """Positions of the images that `ChosenImageOptions` ask for.
-
-    Raises:
-        UserError: none are left.
-    """
-    chosen = from_manifest(options.manifest, images) if options.manifest else list(range(len(images)))
-    if options.exclude_manifest:
-        excluded = set(read_names(options.exclude_manifest))
-        chosen = [index for index in chosen if images.names[index] not in excluded]
-    if options.max_images is not None:
-        chosen = chosen[: options.max_images]
-    if not chosen:
-        raise UserError("no images are left; look at --max-images, --manifest and --exclude-manifest")
-    return chosen
 
 
-def needs_labels(images: ImageSet, chosen: list[int], options) -> None:
-    """Raises `UserError` where the true class is asked for and an image has none."""
-    if options.train_model_by_target_gt_class or options.score_class == "target":
-        missing = next((images.names[index] for index in chosen if images.labels[index] < 0), None)
-        if missing is not None:
-            flag = (
-                "--train-model-by-target-gt-class True"
-                if options.train_model_by_target_gt_class
-                else "--score-class"
-            )
-            raise UserError(f"{flag} needs labels and image {missing} has none; pass --labels-path")
 
 
 def make_masks(

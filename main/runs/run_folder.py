@@ -6,17 +6,19 @@ import json
 import platform
 import subprocess
 import sys
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import config
-from config import UserError
-from datasets.manifest import read_names
-from main.claims import claimed
-from main.json_shapes import MASK_RUN, RUN, check_shape
-from models.checkpoints import replace_file
+from ltx import config
+from ltx.config import UserError
+from ltx.datasets.base import ImageSet
+from ltx.datasets.manifest import FIELDS, read_names
+from ltx.main.runs.files import read_json, write_json, write_rows
+from ltx.main.runs.locks import claimed
+from ltx.main.runs.run_record import MASK_RUN, RUN, check_shape
 
 _PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn", "h5py", "pillow")
 
@@ -167,25 +169,8 @@ def check_same_run(found: str | None, wanted: str, path: Path) -> None:
         )
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file.
-
-    Raises:
-        UserError: it is missing or damaged.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(
-            f"{path} is damaged ({error}); delete it and repeat the command that wrote it"
-        ) from error
 
 
-def write_json(path: Path, content: dict) -> None:
-    """Writes JSON under a temporary name first."""
-    replace_file(path, lambda temporary: Path(temporary).write_text(json.dumps(content, indent=1) + "\n"))
 
 
 def _differences(before: dict, now: dict, prefix: str = "") -> list[str]:
@@ -205,3 +190,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return config.portable_path(value) if isinstance(value, Path) else value
+
+
+def write_manifest(path: Path, images: ImageSet, chosen: Iterable[int]) -> None:
+    """Writes `index,image,label`: position in the run, name in the set, class (-1: none)."""
+    write_rows(path, FIELDS, ((i, images.names[j], images.labels[j]) for i, j in enumerate(chosen)))

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from config import UserError
+from ltx.config import UserError
 
 NUMBER = int | float
 

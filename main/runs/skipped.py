@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from config import UserError
-from datasets.manifest import read_names, write_rows
-from datasets.mask_files import read_notes, unit_files
+from ltx.config import UserError
+from ltx.datasets.manifest import read_names
+from ltx.main.runs.files import write_rows
+from ltx.main.runs.mask_files import read_notes, unit_files
 
 log = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.explainer import Explainer
-from models.losses import Objective, mask_loss
+from ltx.models.explainer import Explainer
+from ltx.models.losses import Objective, mask_loss
 
 # A class is in the picture if the explainee gives it at least this probability.
 PRESENT = 0.1

@@ -15,13 +15,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from datasets.mask_files import NOT_FINITE
-from main.perturbation_eval.curves import default_batch, read_class
-from main.seg_classification.scoring import StepScorer
-from main.seg_classification.stacked import StackedExplainer
-from models.explainer import Explainer
-from models.losses import Objective
-from models.masking import upsample
+from ltx.main.common.devices import default_batch
+from ltx.main.runs.mask_files import NOT_FINITE
+from ltx.main.seg_classification.stacked_explainer import StackedExplainer
+from ltx.main.seg_classification.step_scorer import StepScorer
+from ltx.models.explainee import read_class
+from ltx.models.explainer import Explainer
+from ltx.models.losses import Objective
+from ltx.models.masking import upsample
 
 
 @dataclass(frozen=True)

@@ -4,29 +4,30 @@ import dataclasses
 import logging
 from pathlib import Path
 
-from config import FinetuneOptions, UserError, recipe_suffix
-from datasets.base import ImageSet
-from datasets.mask_files import MaskUnit
-from main.mask_run import UnitInput, choose_images, make_masks
-from main.memory import AUTO, SideBySide, measure_slot
-from main.pair import (
+from ltx.config import UserError, recipe_suffix
+from ltx.datasets.base import ImageSet
+from ltx.main.common.devices import speed_up
+from ltx.main.common.memory import AUTO, SideBySide, measure_slot
+from ltx.main.runs.build_images import choose_images
+from ltx.main.runs.build_models import (
     RANDOMISED_EXPLAINEE,
     explainee_record,
     explainer_name,
     model_to_explain,
     objective,
     pretrained_explainer,
-    weights_sha256,
     with_explainer_named,
 )
-from main.seg_classification.finetuning import Settings, finetune, pltx
-from main.speed import speed_up
-from models.checkpoints import load_state
-from models.explainee import Explainee
-from models.explainer import Explainer
-from models.losses import Objective
-from models.published import training_state
-from models.registry import pair_folder
+from ltx.main.runs.mask_files import MaskUnit
+from ltx.main.runs.mask_job import UnitInput, make_masks
+from ltx.main.seg_classification.finetuning import Settings, finetune, pltx
+from ltx.main.seg_classification.options import FinetuneOptions
+from ltx.models.checkpoints import load_state, weights_sha256
+from ltx.models.explainee import Explainee
+from ltx.models.explainer import Explainer
+from ltx.models.losses import Objective
+from ltx.models.published import training_state
+from ltx.models.registry import pair_folder
 
 log = logging.getLogger(__name__)
 

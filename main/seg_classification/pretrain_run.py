@@ -8,14 +8,16 @@ from pathlib import Path
 
 import torch
 
-from config import PretrainOptions, UserError
-from datasets.base import ImageSet
-from datasets.build import rebuild
-from datasets.digits import MIXED, DigitsOnPhotos
-from datasets.manifest import draw_per_class, draw_total, from_manifest, write_manifest
-from main.distributed import World
-from main.mask_run import needs_labels
-from main.pair import (
+from ltx.config import UserError
+from ltx.datasets.base import ImageSet
+from ltx.datasets.build import rebuild
+from ltx.datasets.digits import MIXED, DigitsOnPhotos
+from ltx.datasets.manifest import draw_per_class, draw_total, from_manifest
+from ltx.main.common.devices import speed_up
+from ltx.main.common.figures import CELL_TITLES, cells, write_sheet
+from ltx.main.common.launch import World
+from ltx.main.runs.build_images import needs_labels, open_image_set
+from ltx.main.runs.build_models import (
     RANDOMISED_EXPLAINEE,
     RECIPE,
     explainee_record,
@@ -24,18 +26,16 @@ from main.pair import (
     model_to_explain,
     new_explainer,
     objective,
-    open_image_set,
     start_from_plain,
-    weights_sha256,
     with_explainer_named,
 )
-from main.pictures import CELL_TITLES, cells, write_sheet
-from main.run_folder import open_run
-from main.seg_classification.pretraining import Plan, Trainer
-from main.speed import speed_up
-from models.explainee import Explainee
-from models.explainer_files import run_kind
-from models.registry import pair_folder
+from ltx.main.runs.run_folder import open_run, write_manifest
+from ltx.main.seg_classification.options import PretrainOptions
+from ltx.main.seg_classification.pretraining import Plan, Trainer
+from ltx.models.checkpoints import weights_sha256
+from ltx.models.explainee import Explainee
+from ltx.models.explainer_files import run_kind
+from ltx.models.registry import pair_folder
 
 RELEASED_SCHEDULE_IMAGES = 50_000
 _DIGIT_ROUNDS = 20

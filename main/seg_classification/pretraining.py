@@ -12,31 +12,32 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from config import UserError
-from datasets.augment import crops_and_flips
-from datasets.base import ImageSet
-from datasets.build import BAD, groups
-from datasets.manifest import write_rows
-from main.claims import claimed
-from main.cli import progress_bar
-from main.distributed import World
-from main.perturbation_eval.curves import auc, read_class, removal_curve
-from main.run_folder import check_same_run
-from main.seg_classification.plan import Plan
-from main.seg_classification.questions import (
+from ltx.config import UserError
+from ltx.datasets.augment import crops_and_flips
+from ltx.datasets.base import ImageSet
+from ltx.datasets.build import BAD, groups
+from ltx.main.common.devices import pins, to_device
+from ltx.main.common.launch import World
+from ltx.main.common.progress import progress_bar
+from ltx.main.perturbation_eval.curves import auc, removal_curve
+from ltx.main.runs.files import write_rows
+from ltx.main.runs.locks import claimed
+from ltx.main.runs.run_folder import check_same_run
+from ltx.main.runs.skipped import SKIPPED_FILE, write_list
+from ltx.main.seg_classification.class_queries import (
     answer_losses,
     draw_questions,
     improbable_area,
     random_rows,
 )
-from main.skipped import SKIPPED_FILE, write_list
-from main.speed import pins, to_device
-from models.checkpoints import load_state, remove_leftovers, save_state
-from models.explainee import Explainee
-from models.explainer import Explainer
-from models.explainer_files import save_explainer
-from models.losses import Objective
-from models.masking import upsample
+from ltx.main.seg_classification.schedule import Plan
+from ltx.models.checkpoints import load_state, save_state
+from ltx.models.explainee import Explainee, read_class
+from ltx.models.explainer import Explainer
+from ltx.models.explainer_files import save_explainer
+from ltx.models.files import remove_leftovers
+from ltx.models.losses import Objective
+from ltx.models.masking import upsample
 
 log = logging.getLogger(__name__)
 

@@ -13,35 +13,39 @@ On several GPUs or machines the same command gives the same explainer (--batch-s
     srun --ntasks 8 --gpus-per-task 1 python main/seg_classification/run_seg_cls.py ...
 """
 
-import sys
 from pathlib import Path
+from runpy import run_path
 
-sys.path[0] = sys.path[0] if __package__ else str(Path(__file__).parents[2])
+if not __package__:  # run as a file
+    run_path(str(Path(__file__).resolve().parents[2] / "__init__.py"))
 
-from config import PretrainOptions
-from main import cli
+from ltx.main.common import cli, progress
+from ltx.main.seg_classification.options import PretrainOptions
 
 
+@cli.script(PretrainOptions)
 def main(options: PretrainOptions) -> tuple[Path, dict]:
     """Trains and reports the best epoch."""
-    from main import distributed
-    from main.pair import check_images, load_explainee
-    from main.seg_classification.pretrain_run import pretrain
+    from ltx.main.common import launch
+    from ltx.main.common.devices import pick_device
+    from ltx.main.runs.build_images import check_images
+    from ltx.main.runs.build_models import load_explainee
+    from ltx.main.seg_classification.pretrain_run import pretrain
 
-    device = cli.pick_device(options.device)
+    device = pick_device(options.device)
     check_images(options)
     explainee = load_explainee(options).to(device)
-    folder, rows = pretrain(options, explainee, device, distributed.start(device))
+    folder, rows = pretrain(options, explainee, device, launch.start(device))
     best = min(rows, key=lambda row: row["val_POS"])
     print(
         f"best epoch {best['epoch']}: validation POS {best['val_POS']:.2f}, "
         f"mask area {best['val_mask_area']:.3f}"
     )
-    print(f"explainer: {cli.display_path(folder)}")
+    print(f"explainer: {progress.display_path(folder)}")
     return folder, {
         "pltx": {"POS": best["val_POS"], "mask_area": best["val_mask_area"], "epoch": best["epoch"]}
     }
 
 
 if __name__ == "__main__":
-    cli.run_script(PretrainOptions, main)
+    main()

@@ -6,23 +6,28 @@
 `--RUN-BASE-MODEL True` writes the pLTX masks instead. Goes on where it was when killed and repeated.
 """
 
-import sys
 from pathlib import Path
+from runpy import run_path
 
-sys.path[0] = sys.path[0] if __package__ else str(Path(__file__).parents[2])
+if not __package__:  # run as a file
+    run_path(str(Path(__file__).resolve().parents[2] / "__init__.py"))
 
-import config
-from config import FinetuneOptions, PerturbationOptions
-from main import cli
+from ltx import config
+from ltx.main.common import cli, progress
+from ltx.main.perturbation_eval.options import PerturbationOptions
+from ltx.main.seg_classification.options import FinetuneOptions
 
 
+@cli.script(FinetuneOptions)
 def main(options: FinetuneOptions) -> tuple[Path, dict]:
     """Makes the masks and, unless told not to, evaluates them."""
-    from main.pair import check_images, explainer_path, load_explainee, open_image_set
-    from main.perturbation_eval.evaluator import evaluate_and_print
-    from main.seg_classification.ltx_run import default_run_name, run_ltx
+    from ltx.main.common.devices import pick_device
+    from ltx.main.perturbation_eval.evaluator import evaluate_and_print
+    from ltx.main.runs.build_images import check_images, open_image_set
+    from ltx.main.runs.build_models import explainer_path, load_explainee
+    from ltx.main.seg_classification.ltx_run import default_run_name, run_ltx
 
-    device = cli.pick_device(options.device)
+    device = pick_device(options.device)
     check_images(options)
     explainer_path(options)
     explainee = load_explainee(options).to(device)
@@ -30,7 +35,7 @@ def main(options: FinetuneOptions) -> tuple[Path, dict]:
     name = options.run_name or default_run_name(options, images.describe()["kind"])
     folder = (options.default_root_dir or config.RESULTS) / name
     run_ltx(options, explainee, images, folder, device)
-    print(f"masks: {cli.display_path(folder)}")
+    print(f"masks: {progress.display_path(folder)}")
     if not options.evaluate:
         return folder, {}
     shared = cli.shared(options, PerturbationOptions)
@@ -38,4 +43,4 @@ def main(options: FinetuneOptions) -> tuple[Path, dict]:
 
 
 if __name__ == "__main__":
-    cli.run_script(FinetuneOptions, main)
+    main()

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.func import functional_call, vmap
 from torch.optim.adamw import adamw
 
-from models.explainer import Explainer
+from ltx.models.explainer import Explainer
 
 _BETAS, _EPS = (0.9, 0.999), 1e-8  # AdamW's defaults (released)
 

@@ -9,7 +9,8 @@ import hashlib
 import torch
 from torch import Tensor
 
-from main.perturbation_eval.curves import N_STEPS, read_class, removal_steps, remove
+from ltx.main.perturbation_eval.curves import N_STEPS, removal_steps, remove
+from ltx.models.explainee import read_class
 
 _UNIT = 5.0  # AUC of one integer point
 # Removal steps that go through the explainee together: few at first, since most steps lose at once.

@@ -6,16 +6,17 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from config import SegmentationOptions, UserError
-from datasets.base import ImageSet
-from datasets.build import BAD, Tolerant, batches, rebuild
-from datasets.manifest import from_manifest
-from datasets.mask_files import MaskUnit
-from main import results
-from main.run_folder import read_mask_run
-from main.segmentation_eval.metrics import COUNTS, Reading, readings
-from main.segmentation_eval.sheets import write_sheet_of
-from models.registry import input_size
+from ltx.config import UserError
+from ltx.datasets.base import ImageSet
+from ltx.datasets.build import BAD, Tolerant, batches, rebuild
+from ltx.datasets.manifest import from_manifest
+from ltx.main.runs import evaluation, tables
+from ltx.main.runs.mask_files import MaskUnit
+from ltx.main.runs.run_folder import read_mask_run
+from ltx.main.segmentation_eval.metrics import COUNTS, Reading, readings
+from ltx.main.segmentation_eval.options import SegmentationOptions
+from ltx.main.segmentation_eval.sheets import write_sheet_of
+from ltx.models.registry import input_size
 
 PROTOCOL = "segmentation"
 _BATCH = 4
@@ -42,7 +43,7 @@ def evaluate(options: SegmentationOptions) -> dict[str, dict]:
         skip = options.on_bad_image == "skip"
         return lambda unit, _: score_unit(images, chosen, unit, read_as, options.num_workers, skip)
 
-    parts = results.score_units(options, folder, run, PROTOCOL, prepare)
+    parts = evaluation.score_units(options, folder, run, PROTOCOL, prepare)
     return {} if parts is None else _add_up(folder, options, run, images, chosen, read_as, parts)
 
 
@@ -138,10 +139,10 @@ def _add_up(
     """Writes per_image.csv, summary.json and the sheets from all parts; returns the summary's rows."""
     index = np.concatenate([part["index"] for part in parts])
     values = np.concatenate([part["values"] for part in parts], axis=1)
-    names, keep = results.kept_images(options, index)
+    names, keep = evaluation.kept_images(options, index)
     variants = parts[0]["variants"].tolist()
     columns = [column for reading in read_as for column in reading.columns]
-    results.write_per_image(
+    tables.write_per_image(
         folder / "per_image.csv",
         ["index", "image", "variant", *columns],
         [
@@ -152,7 +153,7 @@ def _add_up(
     )
     metrics = [metric for reading in read_as for metric in reading.named_metrics]
     totals = np.array([_totals(read_as, of_variant) for of_variant in values[:, keep]])
-    rows = results.summary_rows(variants, metrics, totals, int(keep.sum()))
+    rows = tables.summary_rows(variants, metrics, totals, int(keep.sum()))
     settings = {
         "class": _explained_class(run),
         "threshold": "mean of the map",
@@ -160,7 +161,7 @@ def _add_up(
         "excluded": int((~keep).sum()),
         "early_stop": bool(run["options"].get("early_stop", False)),
     }
-    results.write_summary(folder, PROTOCOL, settings, run["hash"], rows, candidates=run.get("candidates", {}))
+    tables.write_summary(folder, PROTOCOL, settings, run["hash"], rows, candidates=run.get("candidates", {}))
     by = next(c for c, column in enumerate(columns) if column.startswith("F1"))
     for v, variant in enumerate(variants):
         write_sheet_of(folder, options.run_folder, variant, images, chosen, index[keep], values[v, keep, by])

@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 from sklearn.metrics import average_precision_score
 
-from datasets.base import IGNORED, VOID
+from ltx.datasets.base import IGNORED, VOID
 
 COUNTS = ("TP", "FP", "FN", "TN")
 

@@ -6,21 +6,23 @@ The run's images must have object masks (`--dataset-type imagenet|coco|voc|digit
 RUN/results/segmentation-<class>/{per_image.csv, summary.json, <variant>.png}.
 """
 
-import sys
 from pathlib import Path
+from runpy import run_path
 
-sys.path[0] = sys.path[0] if __package__ else str(Path(__file__).parents[2])
+if not __package__:  # run as a file
+    run_path(str(Path(__file__).resolve().parents[2] / "__init__.py"))
 
-from config import SegmentationOptions
-from main import cli
+from ltx.main.common import cli
+from ltx.main.segmentation_eval.options import SegmentationOptions
 
 
+@cli.script(SegmentationOptions)
 def main(options: SegmentationOptions) -> tuple[Path, dict]:
     """Evaluates and prints the table."""
-    from main.segmentation_eval.stage import score_run
+    from ltx.main.segmentation_eval.stage import score_run
 
     return score_run(options)
 
 
 if __name__ == "__main__":
-    cli.run_script(SegmentationOptions, main)
+    main()

@@ -7,21 +7,23 @@ Data sets lie in `--segmentation-root` (default data/): gtsegs_ijcv.mat, coco/, 
 `digits` need nothing. Goes on where it was when killed and repeated.
 """
 
-import sys
 from pathlib import Path
+from runpy import run_path
 
-sys.path[0] = sys.path[0] if __package__ else str(Path(__file__).parents[2])
+if not __package__:  # run as a file
+    run_path(str(Path(__file__).resolve().parents[2] / "__init__.py"))
 
-from config import SegStageBOptions
-from main import cli
+from ltx.main.common import cli
+from ltx.main.segmentation_eval.options import SegStageBOptions
 
 
+@cli.script(SegStageBOptions)
 def main(options: SegStageBOptions) -> tuple[Path, dict]:
     """Makes the masks and evaluates them."""
-    from main.segmentation_eval.stage import run_stage
+    from ltx.main.segmentation_eval.stage import run_stage
 
     return run_stage(options)
 
 
 if __name__ == "__main__":
-    cli.run_script(SegStageBOptions, main)
+    main()

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.base import ImageSet
-from datasets.mask_files import read_unit, unit_holding
-from main.pictures import write_sheet
-from main.segmentation_eval.metrics import Sample
+from ltx.datasets.base import ImageSet
+from ltx.main.common.figures import write_sheet
+from ltx.main.runs.mask_files import read_unit, unit_holding
+from ltx.main.segmentation_eval.metrics import Sample
 
 COLUMNS = ("image", "ground truth", "saliency map", "thresholded map")
 _EACH = 3

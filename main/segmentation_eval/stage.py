@@ -2,13 +2,15 @@
 
 from pathlib import Path
 
-import config
-from config import SegmentationOptions, SegStageBOptions
-from datasets.imagenet import check_labels
-from main import cli, results
-from main.pair import load_explainee, open_segmentation_set
-from main.seg_classification.ltx_run import default_run_name, run_ltx
-from main.segmentation_eval.evaluator import evaluate
+from ltx import config
+from ltx.datasets.imagenet import check_labels
+from ltx.main.common import cli, devices, progress
+from ltx.main.runs import tables
+from ltx.main.runs.build_images import open_segmentation_set
+from ltx.main.runs.build_models import load_explainee
+from ltx.main.seg_classification.ltx_run import default_run_name, run_ltx
+from ltx.main.segmentation_eval.evaluator import evaluate
+from ltx.main.segmentation_eval.options import SegmentationOptions, SegStageBOptions
 
 
 def run_stage(options: SegStageBOptions) -> tuple[Path, dict]:
@@ -20,14 +22,14 @@ def run_stage(options: SegStageBOptions) -> tuple[Path, dict]:
     Raises:
         UserError: no image set, no weights, another run in the folder, ...
     """
-    device = cli.pick_device(options.device)
+    device = devices.pick_device(options.device)
     images = open_segmentation_set(options)
     explainee = load_explainee(options).to(device)
     check_labels(images, explainee.num_classes)
     name = options.run_name or default_run_name(options, images.describe()["kind"])
     folder = (options.default_root_dir or config.RESULTS) / name
     run_ltx(options, explainee, images, folder, device)
-    print(f"masks: {cli.display_path(folder)}")
+    print(f"masks: {progress.display_path(folder)}")
     if not options.evaluate:
         return folder, {}
     shared = cli.shared(options, SegmentationOptions, leave_out=("exclude_manifest", "segmentation_root"))
@@ -45,6 +47,6 @@ def score_run(options: SegmentationOptions) -> tuple[Path, dict]:
     """
     rows = evaluate(options)
     if rows:
-        title = f"segmentation metrics of {cli.display_path(options.run_folder)}"
-        print(results.format_table(rows, title, results.candidates_of(options.run_folder)))
-    return options.run_folder, results.means_of(rows)
+        title = f"segmentation metrics of {progress.display_path(options.run_folder)}"
+        print(tables.format_table(rows, title, tables.candidates_of(options.run_folder)))
+    return options.run_folder, tables.means_of(rows)

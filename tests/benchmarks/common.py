@@ -8,21 +8,23 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from runpy import run_path
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
+if not __package__:  # run as a file
+    run_path(str(Path(__file__).resolve().parents[2] / "__init__.py"))
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from datasets.base import ImageSet
-from datasets.build import stack
-from datasets.digits import DigitsOnPhotos
-from datasets.imagenet import open_folder
-from models.explainee import Explainee
-from models.explainer import Explainer
-from models.explainer_files import BEST_FILE, read_explainer
-from models.registry import create_model, input_spec, pair_folder
+from ltx.datasets.base import ImageSet
+from ltx.datasets.build import stack
+from ltx.datasets.digits import DigitsOnPhotos
+from ltx.datasets.imagenet import open_folder
+from ltx.models.explainee import Explainee
+from ltx.models.explainer import Explainer
+from ltx.models.explainer_files import BEST_FILE, read_explainer
+from ltx.models.registry import create_model, input_spec, pair_folder
 
 PAIRS = {"digits": "vit_digits", "vit_small": "vit_small_224", "lite0": "efficientnet_lite0"}
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}

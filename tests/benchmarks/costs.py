@@ -12,15 +12,17 @@ from functools import partial
 import torch
 from common import PAIRS, in_turn, open_images, parser, run, show
 
-from config import RELEASED, BaselineOptions, FinetuneOptions
-from datasets.build import stack
-from main.baselines.base import Batch
-from main.baselines.methods import ALL, BASELINES, resolve_methods
-from main.pair import load_explainee, objective, pretrained_explainer
-from main.recipes import with_recipe
-from main.seg_classification.finetuning import finetune, pltx
-from main.seg_classification.ltx_run import finetune_settings
-from main.speed import speed_up
+from ltx.config import RELEASED
+from ltx.datasets.build import stack
+from ltx.main.baselines.base import Batch
+from ltx.main.baselines.methods import ALL, BASELINES, resolve_methods
+from ltx.main.baselines.options import BaselineOptions
+from ltx.main.common.devices import speed_up
+from ltx.main.common.recipes import with_recipe
+from ltx.main.runs.build_models import load_explainee, objective, pretrained_explainer
+from ltx.main.seg_classification.finetuning import finetune, pltx
+from ltx.main.seg_classification.ltx_run import finetune_settings
+from ltx.main.seg_classification.options import FinetuneOptions
 
 N_IMAGES = {"digits": 64, "lite0": 16}
 RECIPES = (RELEASED, "ordered")

@@ -22,10 +22,11 @@ from common import (
 )
 from torch import Tensor
 
-from main.perturbation_eval.curves import default_batch, read_class
-from main.perturbation_eval.metrics import choose_metrics
-from main.perturbation_eval.view import MapView
-from models.masking import min_max, upsample
+from ltx.main.common.devices import default_batch
+from ltx.main.perturbation_eval.map_view import MapView
+from ltx.main.perturbation_eval.metrics import choose_metrics
+from ltx.models.explainee import read_class
+from ltx.models.masking import min_max, upsample
 
 N_IMAGES = {"digits": 64, "vit_small": 4, "lite0": 8}
 METRICS = choose_metrics("POS,NEG,DEL,INS,ADP,PIC,ADP_minmax,PIC_minmax")

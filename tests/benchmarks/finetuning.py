@@ -26,11 +26,12 @@ from common import (
 from released import finetune_one
 from torch import Tensor
 
-from main.perturbation_eval.curves import auc, read_class, removal_curve
-from main.seg_classification.finetuning import Settings, finetune
-from main.seg_classification.scoring import STOP_POS
-from models.losses import Objective
-from models.masking import upsample
+from ltx.main.perturbation_eval.curves import auc, removal_curve
+from ltx.main.seg_classification.finetuning import Settings, finetune
+from ltx.main.seg_classification.step_scorer import STOP_POS
+from ltx.models.explainee import read_class
+from ltx.models.losses import Objective
+from ltx.models.masking import upsample
 
 N_IMAGES = {"digits": 32, "vit_small": 4, "lite0": 8}
 # Every step costs the same on both sides, so the large pairs need not take all 25.

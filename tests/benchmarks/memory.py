@@ -14,13 +14,14 @@ from pathlib import Path
 
 from common import close, show
 
-from config import FinetuneOptions, PerturbationOptions
-from datasets.digits import DigitsOnPhotos
-from main import mask_run
-from main.pair import load_explainee
-from main.perturbation_eval.evaluator import evaluate
-from main.perturbation_eval.unit_scores import UnitScorer
-from main.seg_classification.ltx_run import run_ltx
+from ltx.datasets.digits import DigitsOnPhotos
+from ltx.main.perturbation_eval.evaluator import evaluate
+from ltx.main.perturbation_eval.options import PerturbationOptions
+from ltx.main.perturbation_eval.unit_scorer import UnitScorer
+from ltx.main.runs import mask_job
+from ltx.main.runs.build_models import load_explainee
+from ltx.main.seg_classification.ltx_run import run_ltx
+from ltx.main.seg_classification.options import FinetuneOptions
 
 
 def main() -> None:
@@ -32,7 +33,7 @@ def main() -> None:
     asked = flags.parse_args()
     print(f"{asked.images} digits, {asked.steps} steps per image instead of 25, then POS and NEG")
     readings: dict[str, list[float]] = {"ltx": [], "evaluation": []}
-    watch(mask_run, "_make_unit", readings["ltx"])
+    watch(mask_job, "_make_unit", readings["ltx"])
     watch(UnitScorer, "score", readings["evaluation"])
     with tempfile.TemporaryDirectory() as folder:
         run(Path(folder) / "run", asked)

@@ -12,12 +12,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from runpy import run_path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[0] = str(ROOT)
+if not __package__:  # run as a file
+    run_path(str(ROOT / "__init__.py"))
 
-from datasets.classes import names_of_classes, short_name  # noqa: E402
-from datasets.mask_files import MaskUnit, read_unit, unit_files  # noqa: E402
+from ltx.datasets.classes import names_of_classes, short_name
+from ltx.main.runs.mask_files import MaskUnit, read_unit, unit_files
 
 FROM_SKIMAGE = (
     "astronaut.png", "camera.png", "chelsea.png", "clock_motion.png", "coffee.png", "coins.png",

@@ -25,8 +25,8 @@ from common import (
     show,
 )
 
-from datasets.build import batches
-from models.losses import Objective
+from ltx.datasets.build import batches
+from ltx.models.losses import Objective
 
 N_IMAGES = {"digits": 256, "vit_small": 24, "lite0": 64}
 BATCH = {"digits": 32, "vit_small": 8, "lite0": 16}

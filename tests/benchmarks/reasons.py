@@ -18,17 +18,19 @@ import itertools
 import sys
 from collections import defaultdict
 from pathlib import Path
+from runpy import run_path
 
-sys.path[0] = sys.path[0] if __package__ else str(Path(__file__).parents[2])
+if not __package__:  # run as a file
+    run_path(str(Path(__file__).resolve().parents[2] / "__init__.py"))
 
-import numpy as np  # noqa: E402
-from tqdm import tqdm  # noqa: E402
+import numpy as np
+from tqdm import tqdm
 
-from config import UserError  # noqa: E402
-from main.mask_run import RANDOMISED  # noqa: E402
-from tests.benchmarks import reasons_measures as measures  # noqa: E402
-from tests.benchmarks.common import close  # noqa: E402
-from tests.benchmarks.reasons_maps import Run, labelled, open_runs  # noqa: E402
+from ltx.config import UserError
+from ltx.main.runs.mask_job import RANDOMISED
+from ltx.tests.benchmarks import reasons_measures as measures
+from ltx.tests.benchmarks.common import close
+from ltx.tests.benchmarks.reasons_maps import Run, labelled, open_runs
 
 _LEARNED = ("ltx", "pltx")
 

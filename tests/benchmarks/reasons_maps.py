@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from config import UserError
-from datasets.manifest import read_names
-from datasets.mask_files import read_unit, unit_files
-from main.run_folder import read_run
+from ltx.config import UserError
+from ltx.datasets.manifest import read_names
+from ltx.main.runs.mask_files import read_unit, unit_files
+from ltx.main.runs.run_folder import read_run
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 from torch.nn import functional as F
 
-from config import UserError
-from main.report_page.measures import weighted_mean
-from main.report_page.statistics import draw_counts, interval
+from ltx.config import UserError
+from ltx.main.report_page.measures import weighted_mean
+from ltx.main.report_page.statistics import draw_counts, interval
 
 GREY, WHITE = 0.5, 1.0
 _RESAMPLES, _EPOCHS, _BATCH, _RATE = 2000, 30, 64, 2e-3

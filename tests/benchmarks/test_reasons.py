@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from config import BaselineOptions, UserError
-from datasets.mask_files import MaskUnit, unit_path, write_unit
-from main.run_folder import open_run
-from tests.benchmarks import reasons
-from tests.benchmarks.reasons_measures import (
+from ltx.config import UserError
+from ltx.main.baselines.options import BaselineOptions
+from ltx.main.runs.mask_files import MaskUnit, unit_path, write_unit
+from ltx.main.runs.run_folder import open_run
+from ltx.tests.benchmarks import reasons
+from ltx.tests.benchmarks.reasons_measures import (
     GREY,
     READERS,
     WHITE,

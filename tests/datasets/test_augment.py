@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from datasets.augment import crops_and_flips
+from ltx.datasets.augment import crops_and_flips
 
 
 def coordinates(height=40, width=60):

@@ -7,12 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
-from config import UserError
-from datasets.base import BadImageError
-from datasets.build import BAD, batches
-from datasets.imagenet import open_folder
-from datasets.pictures import PictureFiles, file_of, shown_name
-from tests.bad_images import ODD_NAME, two_halves, write_bomb, write_readable, write_unreadable
+from ltx.config import UserError
+from ltx.datasets.base import BadImageError
+from ltx.datasets.build import BAD, batches
+from ltx.datasets.imagenet import open_folder
+from ltx.datasets.pictures import PictureFiles, file_of, shown_name
+from ltx.tests.support.bad_images import ODD_NAME, two_halves, write_bomb, write_readable, write_unreadable
 
 
 def test_every_odd_picture_has_the_right_pixels(tmp_path):

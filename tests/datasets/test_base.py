@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from datasets.base import mask_to_tensor, to_tensor
+from ltx.datasets.base import mask_to_tensor, to_tensor
 
 
 def picture(height, width, seed=0):

@@ -2,9 +2,9 @@
 
 import pytest
 
-from config import UserError
-from datasets.classes import find_class, names_of_classes, short_name
-from datasets.imagenet import class_names
+from ltx.config import UserError
+from ltx.datasets.classes import find_class, names_of_classes, short_name
+from ltx.datasets.imagenet import class_names
 
 
 @pytest.mark.parametrize(

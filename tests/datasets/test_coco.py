@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from config import UserError
-from datasets.build import rebuild
-from datasets.coco import SOURCE, CocoSegmentation
-from tests.segmentation_sets import write_coco
+from ltx.config import UserError
+from ltx.datasets.build import rebuild
+from ltx.datasets.coco import SOURCE, CocoSegmentation
+from ltx.tests.support.segmentation_sets import write_coco
 
 
 @pytest.mark.parametrize("nested", [False, True])

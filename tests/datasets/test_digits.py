@@ -6,10 +6,10 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from config import UserError
-from datasets import digits as module
-from datasets.build import batches, rebuild
-from datasets.digits import MIXED, DigitsOnPhotos
+from ltx.config import UserError
+from ltx.datasets import digits as module
+from ltx.datasets.build import batches, rebuild
+from ltx.datasets.digits import MIXED, DigitsOnPhotos
 
 
 def same(first, second) -> bool:

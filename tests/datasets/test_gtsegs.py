@@ -6,11 +6,11 @@ import pytest
 from scipy.io import savemat
 from torch.utils.data import DataLoader
 
-from config import UserError
-from datasets import gtsegs
-from datasets.build import open_segmentation, rebuild
-from datasets.gtsegs import FILE, SOURCE, ImagenetSegmentation
-from tests.segmentation_sets import MATLAB_HEADER, pictures, write_gtsegs
+from ltx.config import UserError
+from ltx.datasets import gtsegs
+from ltx.datasets.build import open_segmentation, rebuild
+from ltx.datasets.gtsegs import FILE, SOURCE, ImagenetSegmentation
+from ltx.tests.support.segmentation_sets import MATLAB_HEADER, pictures, write_gtsegs
 
 SIZES = [(20, 30), (20, 30), (12, 8), (16, 16), (10, 18)]
 

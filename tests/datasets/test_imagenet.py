@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 from scipy.io import savemat
 
-from config import UserError
-from datasets.base import to_tensor
-from datasets.build import batches, open_images, rebuild
-from datasets.imagenet import check_labels, class_names, open_folder, photograph_split, wnid_to_index
+from ltx.config import UserError
+from ltx.datasets.base import to_tensor
+from ltx.datasets.build import batches, open_images, rebuild
+from ltx.datasets.imagenet import check_labels, class_names, open_folder, photograph_split, wnid_to_index
 
 SIZE = (16, 24)
 # WordNet ids and the class indices that ImageNet-1k gives them (tench, goldfish, tabby, toilet tissue).

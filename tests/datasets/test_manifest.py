@@ -2,9 +2,10 @@
 
 import pytest
 
-from config import UserError
-from datasets.digits import DigitsOnPhotos
-from datasets.manifest import draw_per_class, draw_total, from_manifest, read_names, write_manifest
+from ltx.config import UserError
+from ltx.datasets.digits import DigitsOnPhotos
+from ltx.datasets.manifest import draw_per_class, draw_total, from_manifest, read_names
+from ltx.main.runs.run_folder import write_manifest
 
 LABELS = [i % 4 for i in range(40)]
 

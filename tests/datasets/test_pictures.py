@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from config import UserError
-from datasets.build import rebuild
-from datasets.pictures import MAX_MEGAPIXELS, PictureFiles, read_image
+from ltx.config import UserError
+from ltx.datasets.build import rebuild
+from ltx.datasets.pictures import MAX_MEGAPIXELS, PictureFiles, read_image
 
 RED, GREEN = (200, 30, 40), (20, 180, 60)
 

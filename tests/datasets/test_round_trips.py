@@ -11,11 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from datasets.manifest import from_manifest, read_names, write_manifest
-from datasets.mask_files import MaskUnit, read_unit, unit_path, write_unit
-from main.results import read_part, write_part, write_per_image
-from models.checkpoints import load_safetensors, load_state, load_weights, save_safetensors, save_state
-from tests.mutations import DETERMINISTIC
+from ltx.datasets.manifest import from_manifest, read_names
+from ltx.main.runs.evaluation import read_part, write_part
+from ltx.main.runs.mask_files import MaskUnit, read_unit, unit_path, write_unit
+from ltx.main.runs.run_folder import write_manifest
+from ltx.main.runs.tables import write_per_image
+from ltx.models.checkpoints import load_safetensors, load_state, load_weights, save_safetensors, save_state
+from ltx.tests.support.mutations import DETERMINISTIC
 
 # File names as hostile as a file system allows: quotes, commas, line breaks, formulas, markup, any script.
 NAMES = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), min_size=1, max_size=20)

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from config import UserError
-from datasets.build import rebuild
-from datasets.voc import SOURCE, VocSegmentation
-from tests.segmentation_sets import write_voc
+from ltx.config import UserError
+from ltx.datasets.build import rebuild
+from ltx.datasets.voc import SOURCE, VocSegmentation
+from ltx.tests.support.segmentation_sets import write_voc
 
 
 def test_objects_are_one_and_void_stays_void(tmp_path):

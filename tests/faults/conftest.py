@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.processes import Run
+from ltx.tests.faults.processes import Run
 
 SIZES = {
     "pretraining": ["--train-images", "8", "--val-images", "4", "--batch-size", "4", "--n-epochs", "2",

@@ -3,19 +3,20 @@
 import csv
 import json
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
+from runpy import run_path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
+if not __package__:  # run as a file
+    run_path(str(Path(__file__).resolve().parents[2] / "__init__.py"))
 
 import h5py
 import numpy as np
 import torch
 
-from main.claims import LOCK_FILE
-from models.checkpoints import load_safetensors, load_state
+from ltx.main.runs.locks import LOCK_FILE
+from ltx.models.checkpoints import load_safetensors, load_state
 
 # What differs between two runs of one command, by file name; every other key and column must be equal.
 _OWN = {"run.json": ("command", "created", "options", "versions"), "epochs.csv": ("seconds",)}

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from folders import contents, differences, files, is_temporary, stamps
 
-from config import ROOT
+from ltx.config import ROOT
 
 _POLL, _LIMIT = 0.0005, 600.0  # seconds between looks at a folder; the most that one process may take
 _DIGITS = ["--explainee-model-name", "vit_digits", "--images-path", "digits", "--num-workers", "1",

@@ -18,12 +18,14 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from runpy import run_path
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
+if not __package__:  # run as a file
+    run_path(str(Path(__file__).resolve().parents[2] / "__init__.py"))
 
-from config import FinetuneOptions
-from main import cli
-from main.seg_classification import run_seg_cls_opt
+from ltx.main.common import cli
+from ltx.main.seg_classification import run_seg_cls_opt
+from ltx.main.seg_classification.options import FinetuneOptions
 
 _SHARDS, _IMAGES, _UNIT = 8, 128, 8
 

@@ -11,6 +11,7 @@ import logging
 import multiprocessing
 import os
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -18,12 +19,15 @@ from pathlib import Path
 import torch
 from timm.layers import set_fused_attn
 
-from config import BaselineOptions, FinetuneOptions, PerturbationOptions, PretrainOptions
-from main import cli, pictures
-from main.baselines import baseline_run, run_baselines
-from main.perturbation_eval import evaluator, run_perturbation_eval
-from main.seg_classification import ltx_run, pretrain_run, run_seg_cls, run_seg_cls_opt
-from tests.conftest import ScriptResult
+from ltx import config
+from ltx.main.baselines import baseline_run, run_baselines
+from ltx.main.baselines.options import BaselineOptions
+from ltx.main.common import cli, figures
+from ltx.main.perturbation_eval import evaluator, run_perturbation_eval
+from ltx.main.perturbation_eval.options import PerturbationOptions
+from ltx.main.seg_classification import ltx_run, pretrain_run, run_seg_cls, run_seg_cls_opt
+from ltx.main.seg_classification.options import FinetuneOptions, PretrainOptions
+from ltx.tests.conftest import ScriptResult
 
 SCRIPTS = {
     "pretraining": (PretrainOptions, run_seg_cls.main),
@@ -34,8 +38,15 @@ SCRIPTS = {
 # The scripts import these within `main`; the server has them then.
 IMPORTED = (baseline_run, evaluator, ltx_run, pretrain_run)
 
+# Other processes import what they unpickle from the path: the package, and the tests under pytest's names.
+_PACKAGES = tempfile.TemporaryDirectory(prefix="ltx-packages-")
+for _name, _folder in (("ltx", config.ROOT), ("tests", config.ROOT / "tests")):
+    (Path(_PACKAGES.name) / _name).symlink_to(_folder)
+sys.path.append(_PACKAGES.name)
+
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["tests.faults.processes"])
+# It starts in the root: the first makes that the package, the second imports what the scripts need.
+SERVER.set_forkserver_preload(["tests.conftest", "ltx.tests.faults.processes"])
 
 
 class Run:
@@ -73,7 +84,7 @@ def _work(script: str, argv: list[str], out: Path, err: Path, patch) -> None:
     multiprocessing.set_start_method("fork", force=True)  # or the script's own processes would not be patched
     torch.set_num_threads(1)
     set_fused_attn(False)
-    pictures._save = _save_empty
+    figures._save = _save_empty
     options_class, main = SCRIPTS[script]
     code = 0
     try:

@@ -13,24 +13,25 @@ import numpy as np
 import pytest
 import torch
 
-from config import UserError
-from datasets.mask_files import MaskUnit, read_unit, write_unit
-from main import results
-from main.run_folder import write_json
-from models.checkpoints import remove_leftovers, replace_file, save_safetensors, save_state
-from tests.faults.conftest import folder_of
-from tests.faults.folders import contents, differences, files, is_temporary
+from ltx.config import UserError
+from ltx.main.runs import evaluation, tables
+from ltx.main.runs.files import write_json
+from ltx.main.runs.mask_files import MaskUnit, read_unit, write_unit
+from ltx.models.checkpoints import save_safetensors, save_state
+from ltx.models.files import remove_leftovers, replace_file
+from ltx.tests.faults.conftest import folder_of
+from ltx.tests.faults.folders import contents, differences, files, is_temporary
 
 STAGES = ("pretraining", "ltx", "baselines")
 RANDOM = np.random.default_rng(0).random((8, 40, 40), dtype=np.float32)  # does not compress
 WRITERS = {
     "masks": lambda path: write_unit(path, MaskUnit(np.arange(8), np.arange(8), {}, {"random": RANDOM})),
-    "scores": lambda path: results.write_part(path, {"values": RANDOM}),
+    "scores": lambda path: evaluation.write_part(path, {"values": RANDOM}),
     "state": lambda path: save_state(path, {"weights": torch.from_numpy(RANDOM)}),
     "weights": lambda path: save_safetensors(
         path, {"weights": torch.from_numpy(RANDOM)}, {}
     ),
-    "rows": lambda path: results.write_per_image(path, ["a"], [[float(x)] for x in RANDOM.flat]),
+    "rows": lambda path: tables.write_per_image(path, ["a"], [[float(x)] for x in RANDOM.flat]),
     "json": lambda path: write_json(path, {"values": RANDOM.tolist()}),
 }  # fmt: skip
 

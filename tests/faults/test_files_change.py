@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from datasets.mask_files import read_unit, write_unit
-from main import mask_run
-from main.perturbation_eval import unit_scores
-from main.seg_classification import pretraining
-from tests.faults.conftest import folder_of
-from tests.faults.folders import contents, differences
+from ltx.main.perturbation_eval import unit_scorer
+from ltx.main.runs import mask_job
+from ltx.main.runs.mask_files import read_unit, write_unit
+from ltx.main.seg_classification import pretraining
+from ltx.tests.faults.conftest import folder_of
+from ltx.tests.faults.folders import contents, differences
 
 RUN_JSON, MANIFEST, MASKS = "run.json", "manifest.csv", "masks/000000-000001.h5"
 
@@ -38,7 +38,7 @@ def of_another_run(path: Path) -> None:
 
 def before_the_last_file(happens, path: Path) -> None:
     """Patches the making of masks: something happens to a file before the last work unit."""
-    make, made = mask_run._make_unit, []
+    make, made = mask_job._make_unit, []
 
     def make_unit(*arguments):
         made.append(1)
@@ -46,11 +46,11 @@ def before_the_last_file(happens, path: Path) -> None:
             happens(path)
         return make(*arguments)
 
-    mask_run._make_unit = make_unit
+    mask_job._make_unit = make_unit
 
 
 def before_the_scores(happens, path: Path) -> None:
-    score, done = unit_scores.UnitScorer.score, []
+    score, done = unit_scorer.UnitScorer.score, []
 
     def first_happens(*arguments):
         if not done:
@@ -58,7 +58,7 @@ def before_the_scores(happens, path: Path) -> None:
         done.append(1)
         return score(*arguments)
 
-    unit_scores.UnitScorer.score = first_happens
+    unit_scorer.UnitScorer.score = first_happens
 
 
 @pytest.fixture

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from main import mask_run, run_folder
-from main.claims import LOCK_FILE
-from main.perturbation_eval import unit_scores
-from main.seg_classification import pretraining
-from tests.faults.folders import contents, differences
-from tests.faults.processes import Run
+from ltx.main.perturbation_eval import unit_scorer
+from ltx.main.runs import mask_job, run_folder
+from ltx.main.runs.locks import LOCK_FILE
+from ltx.main.seg_classification import pretraining
+from ltx.tests.faults.folders import contents, differences
+from ltx.tests.faults.processes import Run
 
 BUSY = {
     "pretraining": "error: another process is at work on the same training in ",
@@ -22,9 +22,9 @@ BUSY = {
 }
 PLACES = {
     "pretraining": (pretraining.Trainer, "_train_step"),
-    "ltx": (mask_run, "_make_unit"),
-    "baselines": (mask_run, "_make_unit"),
-    "evaluation": (unit_scores.UnitScorer, "_score_batch"),
+    "ltx": (mask_job, "_make_unit"),
+    "baselines": (mask_job, "_make_unit"),
+    "evaluation": (unit_scorer.UnitScorer, "_score_batch"),
 }
 
 

@@ -13,13 +13,13 @@ import pytest
 import torch
 from torch.utils.data import get_worker_info
 
-from datasets import workers
-from datasets.base import ImageSet
-from datasets.build import batches
-from datasets.digits import DigitsOnPhotos
-from main.seg_classification import run_seg_cls_opt
-from tests.faults.conftest import folder_of
-from tests.faults.folders import contents, differences
+from ltx.datasets import workers
+from ltx.datasets.base import ImageSet
+from ltx.datasets.build import batches
+from ltx.datasets.digits import DigitsOnPhotos
+from ltx.main.seg_classification import run_seg_cls_opt
+from ltx.tests.faults.conftest import folder_of
+from ltx.tests.faults.folders import contents, differences
 
 NEW_MOUNTS = 0x20000  # CLONE_NEWNS of <sched.h>
 WORKERS = ("--num-workers", "1")
@@ -127,7 +127,7 @@ def test_wherever_it_is_raised(error, line, tiny_pair, run_script, monkeypatch, 
     def fail(*_):
         raise error
 
-    monkeypatch.setattr("main.seg_classification.ltx_run.run_ltx", fail)
+    monkeypatch.setattr("ltx.main.seg_classification.ltx_run.run_ltx", fail)
     assert run_script(run_seg_cls_opt, *tiny_pair.flags, "--default-root-dir", tmp_path).error == line
 
 
@@ -138,6 +138,6 @@ def test_our_own_mistakes_keep_their_traceback(error, tiny_pair, run_script, mon
     def fail(*_):
         raise error
 
-    monkeypatch.setattr("main.seg_classification.ltx_run.run_ltx", fail)
+    monkeypatch.setattr("ltx.main.seg_classification.ltx_run.run_ltx", fail)
     with pytest.raises(type(error)):
         run_script(run_seg_cls_opt, *tiny_pair.flags, "--default-root-dir", tmp_path)

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-import config
-from config import UserError
-from main.api import FRESH, TRAINED, Explainee, Explainer, Objective, defaults_of, explain, read_explainer
-from main.perturbation_eval.curves import read_class
+from ltx import config
+from ltx.config import UserError
+from ltx.main.api import FRESH, TRAINED, Explainee, Explainer, Objective, defaults_of, explain, read_explainer
+from ltx.models.explainee import read_class
 
 MEAN, STD, SIZE = (0.4, 0.5, 0.6), (0.3, 0.25, 0.2), (24, 40)
 
@@ -302,8 +302,8 @@ def test_class_conditional_mistakes(conditional, make_explainee):
 
 
 def test_class_conditional_for_a_module_with_and_without_a_linear_classifier(make_backbone, monkeypatch):
-    monkeypatch.setattr("models.backbones.load_pretrained", lambda name, **_: make_backbone("cnn"))
-    monkeypatch.setattr("models.explainer.input_spec", lambda model: own().spec)
+    monkeypatch.setattr("ltx.models.backbones.load_pretrained", lambda name, **_: make_backbone("cnn"))
+    monkeypatch.setattr("ltx.models.explainer.input_spec", lambda model: own().spec)
     for explainee, kind in (
         (own(), "classifier"),
         (Explainee.from_module(LooksAtCorner(), MEAN, STD, SIZE), "learned"),

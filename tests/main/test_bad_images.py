@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.mask_files import read_unit, unit_files
-from main import explain, merge_results
-from main.baselines import run_baselines
-from main.perturbation_eval import run_perturbation_eval
-from main.seg_classification import run_seg_cls, run_seg_cls_opt
+from ltx.main import explain, merge_results
+from ltx.main.baselines import run_baselines
+from ltx.main.perturbation_eval import run_perturbation_eval
+from ltx.main.runs.mask_files import read_unit, unit_files
+from ltx.main.seg_classification import run_seg_cls, run_seg_cls_opt
 
 GOOD = ("b_good.png", "d_good.png", "e_good.png")
 BAD = ("a_empty.png", "c_cut.png", "f_folder.png")

@@ -5,16 +5,19 @@ import json
 import pytest
 import torch
 
-import config
-from config import ALIASES, ConvertOptions, FinetuneOptions
-from main import cli, convert_checkpoint
-from main.pair import load_explainee, pretrained_explainer
-from models import published
-from models.checkpoints import load_state
-from models.explainee import Explainee
-from models.explainer import Explainer
-from models.explainer_files import load_explainer
-from tests.published_files import SIDE, TINY, hugging_face_weights, save, vit_file
+from ltx import config
+from ltx.config import ALIASES
+from ltx.main import convert_checkpoint
+from ltx.main.common import cli
+from ltx.main.convert_checkpoint import ConvertOptions
+from ltx.main.runs.build_models import load_explainee, pretrained_explainer
+from ltx.main.seg_classification.options import FinetuneOptions
+from ltx.models import published
+from ltx.models.checkpoints import load_state
+from ltx.models.explainee import Explainee
+from ltx.models.explainer import Explainer
+from ltx.models.explainer_files import load_explainer
+from ltx.tests.support.published_files import SIDE, TINY, hugging_face_weights, save, vit_file
 
 
 @pytest.fixture(autouse=True)

@@ -7,8 +7,8 @@ import h5py
 import numpy as np
 import pytest
 
-from main import merge_results
-from main.seg_classification import run_seg_cls_opt
+from ltx.main import merge_results
+from ltx.main.seg_classification import run_seg_cls_opt
 
 SCRIPT = "main/seg_classification/run_seg_cls_opt.py"
 N, UNIT = 8, 2

@@ -12,30 +12,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import config
-from datasets.mask_files import read_unit, unit_files
-from main.seg_classification import run_seg_cls_opt
+from ltx import config
+from ltx.main.runs.mask_files import read_unit, unit_files
+from ltx.main.seg_classification import run_seg_cls_opt
+from ltx.tests.support.scripts import FILES, MAIN, NAMES
 
-MAIN = config.ROOT / "main"
-SCRIPTS = sorted(path for path in MAIN.rglob("*.py") if '__name__ == "__main__"' in path.read_text())
-SCRIPT_NAMES = [str(path.relative_to(MAIN)) for path in SCRIPTS]
 OPT = MAIN / "seg_classification" / "run_seg_cls_opt.py"
 
 
 def test_scripts_are_found():
     assert {"train_digits.py", "seg_classification/run_seg_cls.py", "seg_classification/run_seg_cls_opt.py",
-            "perturbation_eval/run_perturbation_eval.py"} <= set(SCRIPT_NAMES)  # fmt: skip
+            "perturbation_eval/run_perturbation_eval.py"} <= set(NAMES)  # fmt: skip
 
 
-@pytest.mark.parametrize("path", SCRIPTS, ids=SCRIPT_NAMES)
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
 def test_every_script_begins_and_ends_alike(path):
     text, depth = path.read_text(), len(path.relative_to(MAIN).parts)
-    line = f"sys.path[0] = sys.path[0] if __package__ else str(Path(__file__).parents[{depth}])"
-    assert text.count("sys.path") == line.count("sys.path") and f"\n{line}\n" in text
-    before, after = text.split(line)
-    assert "from config" not in before and "from main" not in before and "from config" in after
-    assert text.rstrip().splitlines()[-2:][0] == 'if __name__ == "__main__":'
-    assert text.rstrip().splitlines()[-1].strip().startswith("cli.run_script(")
+    start = (
+        "if not __package__:  # run as a file\n"
+        f'    run_path(str(Path(__file__).resolve().parents[{depth}] / "__init__.py"))\n'
+    )
+    before, after = text.split(start)
+    assert "sys.path" not in text and "from ltx" not in before and "from ltx" in after
+    assert text.endswith('\nif __name__ == "__main__":\n    main()\n') and "\n@cli.script(" in after
 
 
 # Runs each script's --help as Python would start it, one after the other, in one process without PYTHONPATH.
@@ -44,32 +43,33 @@ import contextlib, io, json, os, runpy, sys
 root, scripts = sys.argv[1], sys.argv[2:]
 helps = {}
 for script in scripts:
-    for name in [n for n in sys.modules if n.split(".")[0] in ("config", "datasets", "main", "models")]:
+    for name in [n for n in sys.modules if n.split(".")[0] == "ltx"]:
         del sys.modules[name]
-    sys.path[0], sys.argv = os.path.dirname(script), [script, "--help"]
+    sys.path.insert(0, os.path.dirname(script))
+    sys.argv = [script, "--help"]
     with contextlib.redirect_stdout(io.StringIO()) as out:
         try:
             runpy.run_path(script, run_name="__main__")
         except SystemExit as stop:
             assert not stop.code, (script, stop.code)
-    assert os.path.samefile(sys.path[0], root), (script, sys.path[0])
+    assert not any(os.path.realpath(entry).startswith(root) for entry in sys.path if entry), sys.path
     helps[script] = out.getvalue()
     if not script.endswith("train_digits.py"):  # the last: it is one file with its training
         assert "torch" not in sys.modules, (script, "--help waits for PyTorch")
-import datasets, timm.data, torchvision.datasets
-assert os.path.samefile(os.path.dirname(os.path.dirname(datasets.__file__)), root)
+import timm.data, torchvision.datasets
+assert not {"config", "datasets", "main", "models"} & set(sys.modules)
 assert timm.data.ImageNetInfo().num_classes() == 1000
 print(json.dumps(helps))
 """
 
 
 def test_every_script_runs_from_anywhere_without_pythonpath(tmp_path, start_process):
-    """And timm's and torchvision's data modules import with our `datasets` in front of theirs."""
-    process = start_process("-c", RUN_ALL, config.ROOT, *SCRIPTS, cwd=tmp_path)
+    """And leaves the names `datasets`, `models`, ... to others."""
+    process = start_process("-c", RUN_ALL, config.ROOT, *FILES, cwd=tmp_path)
     out, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
     helps = json.loads(out.splitlines()[-1])
-    assert len(helps) == len(SCRIPTS)
+    assert len(helps) == len(FILES)
     assert all(text.startswith(f"usage: {Path(script).name}") for script, text in helps.items())
 
 

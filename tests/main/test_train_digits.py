@@ -5,12 +5,11 @@ import json
 import pytest
 import torch
 
-import config
-from config import TrainDigitsOptions
-from main import train_digits
-from main.pair import weights_sha256
-from models.checkpoints import load_safetensors
-from models.explainee import Explainee
+from ltx import config
+from ltx.main import train_digits
+from ltx.main.train_digits import TrainDigitsOptions
+from ltx.models.checkpoints import load_safetensors, weights_sha256
+from ltx.models.explainee import Explainee
 
 SHIPPED = config.ROOT / "checkpoints" / "vit_digits"
 

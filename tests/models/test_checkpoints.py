@@ -6,15 +6,9 @@ import stat
 import pytest
 import torch
 
-from config import UserError
-from models.checkpoints import (
-    load_safetensors,
-    load_state,
-    load_weights,
-    replace_file,
-    save_safetensors,
-    save_state,
-)
+from ltx.config import UserError
+from ltx.models.checkpoints import load_safetensors, load_state, load_weights, save_safetensors, save_state
+from ltx.models.files import replace_file
 
 
 def test_safetensors_round_trip_with_metadata(tmp_path):

@@ -8,12 +8,12 @@ import timm
 import torch
 from torch import nn
 
-from config import UserError
-from models.conditioning import CLASSIFIER, LEARNED, ClassCondition, class_rows_of, classifier_rows
-from models.explainee import Explainee
-from models.explainer import Explainer
-from models.explainer_files import find_explainer, load_explainer, read_explainer, save_explainer
-from models.registry import InputSpec
+from ltx.config import UserError
+from ltx.models.conditioning import CLASSIFIER, LEARNED, ClassCondition, class_rows_of, classifier_rows
+from ltx.models.explainee import Explainee
+from ltx.models.explainer import Explainer
+from ltx.models.explainer_files import find_explainer, load_explainer, read_explainer, save_explainer
+from ltx.models.registry import InputSpec
 
 SPEC = InputSpec((32, 32), (0.4, 0.5, 0.6), (0.3, 0.25, 0.2))
 
@@ -172,8 +172,8 @@ def test_rows_of_one_class_and_of_equal_ones_stay_finite():
 def test_files_say_that_they_are_class_conditional_and_load_back(
     conditional, make_backbone, monkeypatch, tmp_path, rows, kind, half
 ):
-    monkeypatch.setattr("models.explainer.create_model", lambda name: make_backbone("vit"))
-    monkeypatch.setattr("models.explainer.input_spec", lambda model: SPEC)
+    monkeypatch.setattr("ltx.models.explainer.create_model", lambda name: make_backbone("vit"))
+    monkeypatch.setattr("ltx.models.explainer.input_spec", lambda model: SPEC)
     explainer = stir(conditional("vit", rows))
     save_explainer(tmp_path / "best.safetensors", explainer, "tiny_vit", {}, half)
     for path in (tmp_path, tmp_path / "best.safetensors"):

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from models.explainee import Explainee
-from models.registry import InputSpec, create_model
+from ltx.models.explainee import Explainee
+from ltx.models.registry import InputSpec, create_model
 
 SPEC = InputSpec((8, 10), (0.1, 0.2, 0.3), (0.5, 0.4, 0.25))
 

@@ -4,12 +4,12 @@ import pytest
 import timm
 import torch
 
-from config import UserError
-from models.checkpoints import load_safetensors
-from models.explainer import Explainer
-from models.explainer_files import find_explainer, load_explainer, read_explainer, save_explainer
-from models.masking import with_halo
-from models.registry import InputSpec, create_model
+from ltx.config import UserError
+from ltx.models.checkpoints import load_safetensors
+from ltx.models.explainer import Explainer
+from ltx.models.explainer_files import find_explainer, load_explainer, read_explainer, save_explainer
+from ltx.models.masking import with_halo
+from ltx.models.registry import InputSpec, create_model
 
 HALF = (0.5, 0.5, 0.5)
 SMALL = {"embed_dim": 16, "depth": 2, "num_heads": 2}
@@ -305,7 +305,7 @@ def test_where_explainers_are_looked_for(places, tmp_path):
 
 
 def test_digits_explainer_has_an_8x8_grid(digits_weights):
-    from models.explainee import Explainee
+    from ltx.models.explainee import Explainee
 
     explainee = Explainee.from_name("vit_digits", digits_weights.explainee)
     assert Explainer.for_explainee("vit_digits", explainee).grid == (8, 8)

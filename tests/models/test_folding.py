@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from models.explainee import Explainee
-from models.folding import fold_batch_norm
-from models.registry import create_model, input_spec
+from ltx.models.explainee import Explainee
+from ltx.models.folding import fold_batch_norm
+from ltx.models.registry import create_model, input_spec
 
 
 def with_lively_norms(model: nn.Module) -> nn.Module:

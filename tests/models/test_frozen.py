@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from models import frozen
-from models.frozen import FrozenLinear, freeze_linears
+from ltx.models import frozen
+from ltx.models.frozen import FrozenLinear, freeze_linears
 
 SHAPE = (3, 32, 32)
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from config import FILLS, MASK_LOSSES, PairOptions
-from models.losses import Objective, mask_loss
-from models.masking import apply_mask, upsample
-from models.order_loss import sampled_shares
+from ltx.config import FILLS, MASK_LOSSES
+from ltx.main.common.options import PairOptions
+from ltx.models.losses import Objective, mask_loss, sampled_shares
+from ltx.models.masking import apply_mask, upsample
 
 N, CLASSES, SIDE, GRID = 3, 4, 12, (3, 4)
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.ndimage import correlate1d
 
-from models.masking import apply_mask, fill_of, min_max, upsample, with_halo
+from ltx.models.masking import apply_mask, fill_of, min_max, upsample, with_halo
 
 
 def bilinear_by_hand(mask, height, width):

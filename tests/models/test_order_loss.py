@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from models.order_loss import LARGEST, SMALLEST, cut, sampled_shares
+from ltx.models.losses import LARGEST, SMALLEST, cut, sampled_shares
 
 
 def test_one_share_in_each_stratum_whatever_the_step():

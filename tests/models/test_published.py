@@ -8,14 +8,14 @@ import torchvision
 from torch import nn
 from torch.nn import functional as F
 
-import config
-from config import ALIASES, UserError
-from models import published
-from models.checkpoints import load_weights
-from models.explainee import Explainee
-from models.explainer import Explainer
-from models.explainer_files import find_explainer, load_explainer
-from tests.published_files import (
+from ltx import config
+from ltx.config import ALIASES, UserError
+from ltx.models import published
+from ltx.models.checkpoints import load_weights
+from ltx.models.explainee import Explainee
+from ltx.models.explainer import Explainer
+from ltx.models.explainer_files import find_explainer, load_explainer
+from ltx.tests.support.published_files import (
     CLASSES,
     DEPTH,
     DIM,

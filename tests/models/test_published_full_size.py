@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from config import ALIASES
-from models.explainee import Explainee
-from models.explainer_files import read_explainer
+from ltx.config import ALIASES
+from ltx.models.explainee import Explainee
+from ltx.models.explainer_files import read_explainer
 
 FOLDER = os.environ.get("LTX_TRANSFORMERS")
 SCRIPT = Path(__file__).parents[1] / "full_size_reference.py"

@@ -13,11 +13,11 @@ from safetensors.torch import save_file
 from sklearn.datasets import load_sample_image
 from timm.data import ImageNetInfo
 
-import config
-from config import ALIASES, UserError
-from datasets.base import to_tensor
-from models.explainee import Explainee
-from models.registry import create_model, input_spec, load_pretrained, pair_folder
+from ltx import config
+from ltx.config import ALIASES, UserError
+from ltx.datasets.base import to_tensor
+from ltx.models.explainee import Explainee
+from ltx.models.registry import create_model, input_spec, load_pretrained, pair_folder
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))

@@ -9,8 +9,8 @@ import types
 import pytest
 import torch
 
-from config import UserError
-from models.checkpoints import load_state, load_weights
+from ltx.config import UserError
+from ltx.models.checkpoints import load_state, load_weights
 
 
 class RunsCode:

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
-import config
-from config import Alias, UserError
-from main.api import explain
-from models.checkpoints import save_safetensors
-from models.explainee import Explainee
-from models.explainer import Explainer
-from models.registry import create_model
+from ltx import config
+from ltx.config import Alias, UserError
+from ltx.main.api import explain
+from ltx.models.checkpoints import save_safetensors
+from ltx.models.explainee import Explainee
+from ltx.models.explainer import Explainer
+from ltx.models.registry import create_model
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 ROW = re.compile(r"^\| (?P<family>[^|]+) \| `(?P<name>\w+)` \| (?P<grid>\d+ x \d+|none) \|", re.MULTILINE)

@@ -19,7 +19,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from config import UserError
+from ltx.config import UserError
 
 # The same examples in every run and on every machine, and nothing kept between runs.
 DETERMINISTIC = settings(

@@ -2,7 +2,7 @@
 
 import torch
 
-from config import Alias
+from ltx.config import Alias
 
 DIM, DEPTH, HEADS, CLASSES, SIDE, PATCH = 24, 2, 2, 7, 32, 8
 _OVERLAY = {"input_size": (3, SIDE, SIDE), "num_classes": CLASSES}

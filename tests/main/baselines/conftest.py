@@ -7,10 +7,10 @@ import timm
 import torch
 from torch import nn
 
-from config import BaselineOptions
-from main.baselines.base import Batch
-from models.explainee import Explainee
-from models.registry import InputSpec
+from ltx.main.baselines.base import Batch
+from ltx.main.baselines.options import BaselineOptions
+from ltx.models.explainee import Explainee
+from ltx.models.registry import InputSpec
 
 _VIT = {"patch_size": 8, "embed_dim": 16, "depth": 3, "num_heads": 2}
 KINDS = {

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from config import UserError
-from main.baselines.attention import (
+from ltx.config import UserError
+from ltx.main.baselines.attention import (
     attention_gradients,
     attention_rollout,
     forward_with_attention,

@@ -3,10 +3,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from main.baselines.base import Batch
-from main.baselines.cams import ablation_cam, grad_cam, grad_cam_plus_plus, layer_cam
-from main.baselines.layers import CamModel
-from models.masking import min_max
+from ltx.main.baselines.base import Batch
+from ltx.main.baselines.cams import ablation_cam, grad_cam, grad_cam_plus_plus, layer_cam
+from ltx.main.baselines.layers import CamModel
+from ltx.models.masking import min_max
 
 KINDS = (
     "vit", "wide", "deit", "registers", "pooled", "resnet", "mobilenet", "convnext", "swin"

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from main.baselines.full_grad import full_grad, gradient_parts
+from ltx.main.baselines.full_grad import full_grad, gradient_parts
 
 KINDS = (
     "vit", "wide", "deit", "registers", "pooled", "resnet", "mobilenet", "convnext", "swin"

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from main.baselines.base import Batch
-from main.baselines.gradients import integrated_gradients, smoothgrad
+from ltx.main.baselines.base import Batch
+from ltx.main.baselines.gradients import integrated_gradients, smoothgrad
 
 pytest.importorskip("captum", reason="the optional package captum is not installed")
 

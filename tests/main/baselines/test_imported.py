@@ -6,9 +6,9 @@ import pytest
 import torch
 from PIL import Image
 
-from config import UserError
-from main.baselines.base import Batch
-from main.baselines.imported import check_maps, imported, read_map, variant_name
+from ltx.config import UserError
+from ltx.main.baselines.base import Batch
+from ltx.main.baselines.imported import check_maps, imported, read_map, variant_name
 
 
 @pytest.fixture

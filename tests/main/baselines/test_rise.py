@@ -1,7 +1,7 @@
 import torch
 
-from main.baselines.base import Batch
-from main.baselines.rise import random_masks, rise
+from ltx.main.baselines.base import Batch
+from ltx.main.baselines.rise import random_masks, rise
 
 
 def test_masks_are_soft_half_on_and_repeatable():

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from config import UserError
-from datasets.mask_files import read_unit, unit_files
-from main.baselines import base, run_baselines
-from main.baselines.baseline_run import scaled as scaled_maps
-from main.baselines.methods import BASELINES, parse_methods, resolve_methods
+from ltx.config import UserError
+from ltx.main.baselines import base, run_baselines
+from ltx.main.baselines.baseline_run import scaled as scaled_maps
+from ltx.main.baselines.methods import BASELINES, parse_methods, resolve_methods
+from ltx.main.runs.mask_files import read_unit, unit_files
 
 FAST = "random,centre_gaussian,input_gradient,raw_attention"
 

@@ -2,8 +2,9 @@ import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter
 
-from main.baselines.selection import best_of, smooth, smoothing_strengths
-from main.perturbation_eval.curves import auc, read_class, removal_curve
+from ltx.main.baselines.selection import best_of, smooth, smoothing_strengths
+from ltx.main.perturbation_eval.curves import auc, removal_curve
+from ltx.models.explainee import read_class
 
 
 def test_strengths_start_at_the_map_itself():

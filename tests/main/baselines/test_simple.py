@@ -3,8 +3,8 @@ import dataclasses
 import numpy as np
 import torch
 
-from main.baselines.base import Batch
-from main.baselines.simple import centre_gaussian, input_gradient, random_map
+from ltx.main.baselines.base import Batch
+from ltx.main.baselines.simple import centre_gaussian, input_gradient, random_map
 
 
 def test_input_gradient_of_a_linear_model_is_its_weight(linear_explainee, options):

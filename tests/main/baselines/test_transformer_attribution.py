@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from config import UserError
-from main.baselines.attention import attention_gradients, forward_with_attention, patch_maps
-from main.baselines.base import Batch
-from main.baselines.transformer_attribution import (
+from ltx.config import UserError
+from ltx.main.baselines.attention import attention_gradients, forward_with_attention, patch_maps
+from ltx.main.baselines.base import Batch
+from ltx.main.baselines.transformer_attribution import (
     attention_relevance,
     relevance_forward,
     transformer_attribution,

@@ -7,25 +7,20 @@ import numpy as np
 import pytest
 import torch
 
-from config import UserError
-from datasets.digits import DigitsOnPhotos
-from datasets.gtsegs import ImagenetSegmentation
-from main.segmentation_eval import class_eval, run_class_eval
-from main.segmentation_eval.class_questions import (
-    Question,
-    peaks_on_asked,
-    questions_of,
-    share_on_asked,
-)
-from models.explainee import Explainee
-from models.explainer import Explainer
-from models.explainer_files import save_explainer
-from tests.segmentation_sets import pictures, write_gtsegs
+from ltx.config import UserError
+from ltx.datasets.digits import DigitsOnPhotos
+from ltx.datasets.gtsegs import ImagenetSegmentation
+from ltx.main.class_eval import evaluator, run_class_eval
+from ltx.main.class_eval.questions import Question, peaks_on_asked, questions_of, share_on_asked
+from ltx.models.explainee import Explainee
+from ltx.models.explainer import Explainer
+from ltx.models.explainer_files import save_explainer
+from ltx.tests.support.segmentation_sets import pictures, write_gtsegs
 
 
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch):
-    monkeypatch.setattr(class_eval, "write_sheet", lambda *args: None)
+    monkeypatch.setattr(evaluator, "write_sheet", lambda *args: None)
 
 
 def question(asked, other, kind="object"):

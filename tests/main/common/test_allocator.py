@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from main.allocator import keep_freed_memory
+from ltx.main.common.devices import keep_freed_memory
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 COUNT_FAULTS = """
 import resource, sys
-from main.allocator import keep_freed_memory
+from runpy import run_path
+run_path("__init__.py")
+from ltx.main.common.devices import keep_freed_memory
 kept = keep_freed_memory() if sys.argv[1] == "keep" else None
 import torch
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -12,16 +12,13 @@ from types import SimpleNamespace
 
 import pytest
 
-import config
-from config import (
-    FinetuneOptions,
-    PerturbationOptions,
-    PretrainOptions,
-    TrainDigitsOptions,
-    UserError,
-    option,
-)
-from main import cli
+from ltx.config import UserError
+from ltx.main.common import cli, devices, progress
+from ltx.main.common import options as options_module
+from ltx.main.common.options import option
+from ltx.main.perturbation_eval.options import PerturbationOptions
+from ltx.main.seg_classification.options import FinetuneOptions, PretrainOptions
+from ltx.main.train_digits import TrainDigitsOptions
 
 PRETRAIN = (
     "--enable-checkpointing True --explainer-model-name vit_base_224 --explainee-model-name vit_base_224 "
@@ -121,7 +118,7 @@ def test_defaults_are_the_dataclasss_own(options_class):
 # What has no effect.
 
 
-@pytest.mark.parametrize("flag", config.IGNORED_FLAGS)
+@pytest.mark.parametrize("flag", options_module.IGNORED_FLAGS)
 @pytest.mark.parametrize("value", [[], ["True"]], ids=["alone", "valued"])
 @pytest.mark.parametrize("options_class", [PretrainOptions, FinetuneOptions])
 def test_ignored_flags_warn_in_one_line(caplog, options_class, flag, value):
@@ -237,7 +234,7 @@ def test_help_names_every_flag_with_its_default(capsys):
 
 
 def test_devices():
-    assert cli.pick_device("cpu").type == "cpu" and cli.pick_device("auto").type in ("cpu", "cuda", "mps")
+    assert devices.pick_device("cpu").type == "cpu" and devices.pick_device("auto").type in ("cpu", "cuda", "mps")
 
 
 @pytest.mark.parametrize("name", ["cuda", "mps"])
@@ -245,8 +242,8 @@ def test_a_device_that_is_not_there(name, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
     with pytest.raises(UserError, match=f"--device {name}: .*--device auto"):
-        cli.pick_device(name)
-    assert cli.pick_device("auto").type == "cpu"
+        devices.pick_device(name)
+    assert devices.pick_device("auto").type == "cpu"
 
 
 def test_shared_options_are_handed_over():
@@ -259,8 +256,8 @@ def test_shared_options_are_handed_over():
 
 def test_paths_are_shown_from_the_working_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert cli.display_path(tmp_path / "a" / "b") == "a/b"
-    assert cli.display_path("/elsewhere/x") == "/elsewhere/x"
+    assert progress.display_path(tmp_path / "a" / "b") == "a/b"
+    assert progress.display_path("/elsewhere/x") == "/elsewhere/x"
 
 
 def test_paths_that_are_not_there_are_told_before_anything_runs(run_script, tmp_path):
@@ -295,8 +292,8 @@ def test_inner_bars_are_shown_and_wiped_on_a_terminal_and_leave_nothing_in_a_pip
     seen = {}
     for stream in (io.StringIO(), _Terminal()):
         monkeypatch.setattr(sys, "stderr", stream)
-        assert list(cli.inner_bar(range(3), unit="thing")) == [0, 1, 2]
-        with cli.inner_bar(total=2) as bar:
+        assert list(progress.inner_bar(range(3), unit="thing")) == [0, 1, 2]
+        with progress.inner_bar(total=2) as bar:
             bar.update(2)
         seen[stream.isatty()] = stream.getvalue()
     assert seen[False] == ""
@@ -305,13 +302,13 @@ def test_inner_bars_are_shown_and_wiped_on_a_terminal_and_leave_nothing_in_a_pip
 
 def test_progress_in_a_log_is_lines_half_a_minute_apart(monkeypatch, capsys):
     """And in a terminal it is tqdm's own."""
-    assert list(cli.progress_bar(range(1000), "run", unit="image")) == list(range(1000))
+    assert list(progress.progress_bar(range(1000), "run", unit="image")) == list(range(1000))
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2 and "\r" not in "".join(lines)
     assert lines[0].startswith("run:   0%|") and lines[1].startswith("run: 100%|") and "1000/1000" in lines[1]
     monkeypatch.setenv("TQDM_MININTERVAL", "0")
-    list(cli.progress_bar(range(3), "run", miniters=1))
+    list(progress.progress_bar(range(3), "run", miniters=1))
     assert re.findall(r"\d/3", capsys.readouterr().err)[:4] == ["0/3", "1/3", "2/3", "3/3"]
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    list(cli.progress_bar(range(3), "run"))
+    list(progress.progress_bar(range(3), "run"))
     assert capsys.readouterr().err.startswith("\rrun:   0%|")

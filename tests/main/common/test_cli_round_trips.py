@@ -1,7 +1,6 @@
 """Options to a command line and back: every dataclass of options, and what run.json stores of them."""
 
 import dataclasses
-import inspect
 import json
 import types
 import typing
@@ -11,17 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import config
-from config import FinetuneOptions, UserError
-from main import cli
-from main.run_folder import resolved_options
-from tests.mutations import DETERMINISTIC
+from ltx import config
+from ltx.config import UserError
+from ltx.main.common import cli
+from ltx.main.runs.run_folder import resolved_options
+from ltx.main.seg_classification.options import FinetuneOptions
+from ltx.tests.support.mutations import DETERMINISTIC
+from ltx.tests.support.scripts import options_classes
 
-CLASSES = [
-    options_class
-    for _, options_class in inspect.getmembers(config, inspect.isclass)
-    if dataclasses.is_dataclass(options_class) and options_class.__doc__.startswith("`")  # of a script
-]
+CLASSES = options_classes()
 # No NUL (no operating system passes one on), no surrogates (they are no text), and not empty.
 TEXT = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), min_size=1, max_size=12)
 # Several values follow one flag, so none of them may look like the next one.

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from main.pictures import CELL_TITLES, cells, overlay, plot_curves, write_sheet
+from ltx.main.common.figures import CELL_TITLES, cells, overlay, plot_curves, write_sheet
 
 
 def test_cells_by_hand():

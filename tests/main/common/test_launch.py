@@ -6,12 +6,12 @@ import socket
 import pytest
 import torch
 
-from config import UserError
-from main import distributed
-from main.distributed import World, place
-from main.seg_classification import run_seg_cls
-from main.seg_classification.pretraining import Trainer
-from models.checkpoints import load_weights
+from ltx.config import UserError
+from ltx.main.common import launch
+from ltx.main.common.launch import World, place
+from ltx.main.seg_classification import run_seg_cls
+from ltx.main.seg_classification.pretraining import Trainer
+from ltx.models.checkpoints import load_weights
 
 SCRIPT = "main/seg_classification/run_seg_cls.py"
 SIZES = [
@@ -39,7 +39,7 @@ def free_port():
         return str(one.getsockname()[1])
 
 
-def launch(start_process, flags, names):
+def launched(start_process, flags, names):
     """Two processes with ranks in the given variables; their results, in order."""
     port = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     started = [
@@ -79,7 +79,7 @@ def test_two_processes_train_as_one_does(digits_weights, run_script, start_proce
     alone = run_script(run_seg_cls, *flags_of(digits_weights, tmp_path / "alone"))
     assert alone.code == 0, alone.err
     flags = [*flags_of(digits_weights, tmp_path / "two"), "--accumulate", "2"]
-    results = launch(start_process, flags, ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    results = launched(start_process, flags, ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
     for process, _, err in results:
         assert process.returncode == 0, err
     assert '"results"' in results[0][1] and results[1][1] == ""  # the first alone speaks
@@ -103,7 +103,7 @@ def test_two_slurm_tasks_go_on_where_one_process_was_stopped(
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_train_step", stop)
         assert run_script(run_seg_cls, *flags_of(digits_weights, root)).code == 130
-    results = launch(
+    results = launched(
         start_process, flags_of(digits_weights, root), ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")
     )
     for process, _, err in results:
@@ -128,7 +128,7 @@ def set_all(monkeypatch, **values):
 
 def test_alone_without_a_launcher():
     assert place() == (0, 1, 0)
-    assert distributed.start(torch.device("cpu")) == World()
+    assert launch.start(torch.device("cpu")) == World()
 
 
 def test_torchrun_comes_before_slurm(monkeypatch):
@@ -153,4 +153,4 @@ def test_several_machines_need_an_address(monkeypatch):
     monkeypatch.delenv("MASTER_ADDR", raising=False)
     set_all(monkeypatch, SLURM_PROCID="1", SLURM_NTASKS="2", SLURM_NNODES="2")
     with pytest.raises(UserError, match="MASTER_ADDR"):
-        distributed.start(torch.device("cpu"))
+        launch.start(torch.device("cpu"))

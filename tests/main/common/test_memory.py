@@ -5,11 +5,11 @@ import gc
 import pytest
 import torch
 
-from config import UserError
-from main import memory
-from main.memory import AUTO, SideBySide, SlotMemory, free_memory, is_out_of_memory, measure_slot
-from main.seg_classification import ltx_run, run_seg_cls_opt
-from models.losses import Objective
+from ltx.config import UserError
+from ltx.main.common import memory
+from ltx.main.common.memory import AUTO, SideBySide, SlotMemory, free_memory, is_out_of_memory, measure_slot
+from ltx.main.seg_classification import ltx_run, run_seg_cls_opt
+from ltx.models.losses import Objective
 
 CPU = torch.device("cpu")
 SLOT = SlotMemory(weights=1000, activations=6000, shared=5000)
@@ -140,7 +140,7 @@ FLAGS = ["--max-images", "3", "--n_epochs_to_optimize_stage_b", "2", "--evaluate
 
 
 def test_a_run_backs_off_and_makes_the_same_masks(tiny_pair, run_script, tmp_path, monkeypatch, caplog):
-    from datasets.mask_files import read_unit
+    from ltx.main.runs.mask_files import read_unit
 
     place = ["--default-root-dir", str(tmp_path)]
     done = run_script(run_seg_cls_opt, *tiny_pair.flags, *FLAGS, *place, "--run-name", "plain")

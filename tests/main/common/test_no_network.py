@@ -6,11 +6,12 @@ import socket
 
 import pytest
 
-from main import demo, explain, merge_results, report
-from main.baselines import run_baselines
-from main.perturbation_eval import run_perturbation_eval
-from main.seg_classification import run_seg_cls, run_seg_cls_opt
-from main.segmentation_eval import run_class_eval, run_segmentation_eval, seg_stage_a, seg_stage_b
+from ltx.main import demo, explain, merge_results, report
+from ltx.main.baselines import run_baselines
+from ltx.main.class_eval import run_class_eval
+from ltx.main.perturbation_eval import run_perturbation_eval
+from ltx.main.seg_classification import run_seg_cls, run_seg_cls_opt
+from ltx.main.segmentation_eval import run_segmentation_eval, seg_stage_a, seg_stage_b
 
 WITHOUT_WEIGHTS = "resnet18.tv_in1k"
 

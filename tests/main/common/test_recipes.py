@@ -6,21 +6,17 @@ import typing
 
 import pytest
 
-import config
-from config import (
-    ClassEvalOptions,
-    ExplainOptions,
-    FinetuneOptions,
-    PretrainOptions,
-    Rule,
-    SegStageAOptions,
-    SegStageBOptions,
-    UserError,
-)
-from main import cli, demo, explain
-from main.recipes import recipe_values, with_recipe
-from main.seg_classification import run_seg_cls, run_seg_cls_opt
-from models.checkpoints import load_metadata
+from ltx import config
+from ltx.config import Rule, UserError
+from ltx.main import demo, explain
+from ltx.main.class_eval.options import ClassEvalOptions
+from ltx.main.common import cli
+from ltx.main.common.recipes import recipe_values, with_recipe
+from ltx.main.explanation.options import ExplainOptions
+from ltx.main.seg_classification import run_seg_cls, run_seg_cls_opt
+from ltx.main.seg_classification.options import FinetuneOptions, PretrainOptions
+from ltx.main.segmentation_eval.options import SegStageAOptions, SegStageBOptions
+from ltx.models.checkpoints import load_metadata
 
 pytestmark = pytest.mark.usefixtures("no_drawing")
 FINETUNING = [FinetuneOptions, SegStageAOptions, SegStageBOptions]
@@ -179,20 +175,20 @@ def test_another_recipe_is_another_run_and_says_so(scripts, tiny_pair, caplog):
 
 def test_the_demo_hands_its_recipe_on(monkeypatch, run_script, tiny_pair, places):
     seen = {}
-    monkeypatch.setattr("main.demo_run.load_explainee", lambda options: _Nothing())
-    monkeypatch.setattr("main.demo_run.open_image_set", lambda *_: [])
+    monkeypatch.setattr("ltx.main.demo_run.load_explainee", lambda options: _Nothing())
+    monkeypatch.setattr("ltx.main.demo_run.open_image_set", lambda *_: [])
     monkeypatch.setattr(
-        "main.demo_run.Demo._draw", lambda self: {"train": None, "val": None, "explained": None}
+        "ltx.main.demo_run.Demo._draw", lambda self: {"train": None, "val": None, "explained": None}
     )
     monkeypatch.setattr(
-        "main.demo_run.pretrain", lambda options, *_: (seen.update(pretrain=options), (0, 0))[1]
+        "ltx.main.demo_run.pretrain", lambda options, *_: (seen.update(pretrain=options), (0, 0))[1]
     )
 
     def run_ltx(options, explainee, images, folder, device):
         seen.update(ltx=options, folder=folder)
         raise UserError("enough")
 
-    monkeypatch.setattr("main.demo_run.run_ltx", run_ltx)
+    monkeypatch.setattr("ltx.main.demo_run.run_ltx", run_ltx)
     assert run_script(demo, "--recipe", "ordered", "--n-epochs", 9).error == "error: enough"
     assert seen["folder"] == places / "data" / "results" / "demo-vit_digits-ordered" / "ltx"
     assert seen["pretrain"].n_epochs == 9 and seen["pretrain"].mask_loss == seen["ltx"].mask_loss == "l1"

@@ -2,8 +2,8 @@
 
 import pytest
 
-from config import UserError
-from main.shards import shard_of
+from ltx.config import UserError
+from ltx.main.common.launch import shard_of
 
 ITEMS = list(range(11))
 

@@ -8,14 +8,15 @@ import pytest
 import torch
 from PIL import Image
 
-from datasets.base import to_tensor
-from datasets.mask_files import read_unit, unit_files
-from main import explain, explain_run
-from main.explain_pictures import LONGEST_SIDE, stems
-from main.perturbation_eval import run_perturbation_eval
-from models.explainee import Explainee
-from models.explainer import Explainer
-from models.explainer_files import read_explainer, save_explainer
+from ltx.datasets.base import to_tensor
+from ltx.main import explain
+from ltx.main.explanation import run as run_module
+from ltx.main.explanation.pictures import LONGEST_SIDE, stems
+from ltx.main.perturbation_eval import run_perturbation_eval
+from ltx.main.runs.mask_files import read_unit, unit_files
+from ltx.models.explainee import Explainee
+from ltx.models.explainer import Explainer
+from ltx.models.explainer_files import read_explainer, save_explainer
 
 
 @pytest.fixture
@@ -163,7 +164,7 @@ def test_side_by_side_is_as_one_by_one(run, write_images):
 
 def test_auto_takes_what_fits_and_backs_off(run, write_images, monkeypatch, caplog):
     """The masks are those of a given number, and a number that is too large says what to pass."""
-    folder, explain_pictures = write_images(["a.png", "b.png", "c.png"]), explain_run.explain_pictures
+    folder, explain_pictures = write_images(["a.png", "b.png", "c.png"]), run_module.explain_pictures
 
     def short_of_memory(pictures, index, explainee, plan, batch_size):
         if batch_size > 2:
@@ -173,7 +174,7 @@ def test_auto_takes_what_fits_and_backs_off(run, write_images, monkeypatch, capl
     flags = ("--input", folder, "--target-class", "3", "--steps", "2")
     plain = run(*flags, "--run-name", "plain")
     assert "taking 16 at once" in plain.out and "two moments" in plain.out
-    monkeypatch.setattr(explain_run, "explain_pictures", short_of_memory)
+    monkeypatch.setattr(run_module, "explain_pictures", short_of_memory)
     auto = run(*flags, "--run-name", "auto", "--batch-size", "auto")
     assert auto.code == 0 and "going on with 2" in caplog.text
     for ours, theirs in zip(*[unit_files(written(result)[0]) for result in (plain, auto)], strict=True):

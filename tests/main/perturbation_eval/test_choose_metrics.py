@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from config import UserError
-from main.perturbation_eval.metrics import METRICS, Metric, choose_metrics, name_of
-from main.perturbation_eval.view import MapView
+from ltx.config import UserError
+from ltx.main.perturbation_eval.map_view import MapView
+from ltx.main.perturbation_eval.metrics import METRICS, Metric, choose_metrics, name_of
 
 BY_NAME = {metric.name: metric for metric in METRICS}
 

@@ -7,14 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from main.perturbation_eval.curves import (
-    auc,
-    read_class,
-    removal_counts,
-    removal_curve,
-    removal_steps,
-    remove,
-)
+from ltx.main.perturbation_eval.curves import auc, removal_counts, removal_curve, removal_steps, remove
+from ltx.models.explainee import read_class
 
 SIDE = 10
 
@@ -57,7 +51,7 @@ def test_removed_pixels_against_a_plain_sort(most_salient_first):
 
 @pytest.mark.parametrize("fill", ["mean", "blur"])
 def test_other_fills_stand_where_pixels_are_removed(fill):
-    from models.masking import fill_of
+    from ltx.models.masking import fill_of
 
     images, saliency = torch.rand(2, 3, 12, 12), torch.rand(2, 12, 12)
     steps = removal_steps(saliency, True)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from main.perturbation_eval.curves import read_class
-from main.perturbation_eval.metrics import METRICS, choose_metrics
-from main.perturbation_eval.view import MapView
-from main.segmentation_eval.metrics import readings
+from ltx.main.perturbation_eval.map_view import MapView
+from ltx.main.perturbation_eval.metrics import METRICS, choose_metrics
+from ltx.main.segmentation_eval.metrics import readings
+from ltx.models.explainee import read_class
 
 SIZE = (16, 16)
 

@@ -8,16 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from config import FinetuneOptions, PerturbationOptions
-from datasets.digits import DigitsOnPhotos
-from datasets.manifest import write_manifest
-from datasets.mask_files import read_unit, unit_files, unit_path, write_unit
-from main import cli, results
-from main.perturbation_eval import evaluator, run_perturbation_eval
-from main.perturbation_eval.metrics import choose_metrics
-from main.seg_classification import run_seg_cls_opt
-from models.explainee import Explainee
-from models.masking import upsample
+from ltx.datasets.digits import DigitsOnPhotos
+from ltx.main.common import cli
+from ltx.main.perturbation_eval import evaluator, run_perturbation_eval
+from ltx.main.perturbation_eval.metrics import choose_metrics
+from ltx.main.perturbation_eval.options import PerturbationOptions
+from ltx.main.runs import tables
+from ltx.main.runs.mask_files import read_unit, unit_files, unit_path, write_unit
+from ltx.main.runs.run_folder import write_manifest
+from ltx.main.seg_classification import run_seg_cls_opt
+from ltx.main.seg_classification.options import FinetuneOptions
+from ltx.models.explainee import Explainee
+from ltx.models.masking import upsample
 
 pytestmark = pytest.mark.usefixtures("no_drawing")
 N, UNIT = 6, 2
@@ -160,8 +162,8 @@ def test_batch_size_changes_nothing(run, batch_size):
     whole = evaluator.evaluate(options(run))
     rows_before = per_image(run)
     shutil.rmtree(run / "results")
-    assert results.means_of(evaluator.evaluate(options(run, batch_size=batch_size))) == {
-        variant: pytest.approx(row, rel=1e-5) for variant, row in results.means_of(whole).items()
+    assert tables.means_of(evaluator.evaluate(options(run, batch_size=batch_size))) == {
+        variant: pytest.approx(row, rel=1e-5) for variant, row in tables.means_of(whole).items()
     }
     for before, after in zip(rows_before, per_image(run), strict=True):
         assert before["POS"] == after["POS"] and before["NEG"] == after["NEG"]
@@ -255,7 +257,7 @@ def test_excluded_images_are_left_out_of_every_figure(run, tmp_path):
 def test_script(run, run_script):
     done = run_script(run_perturbation_eval, run, "--num-workers", 0, "--device", "cpu")
     assert done.code == 0 and done.closing["run"] == str(run)
-    assert done.closing["results"] == results.means_of(summary(run)["rows"])
+    assert done.closing["results"] == tables.means_of(summary(run)["rows"])
     table = done.out.splitlines()
     assert "POS ↓" in table[1] and "NEG ↑" in table[1] and "PIC ↑" in table[1]
     assert [line.split()[0] for line in table[2:5]] == ["pltx", "random", "signed"]
@@ -311,7 +313,7 @@ def test_true_class_without_labels(run_script, run):
 
 
 def test_weights_that_have_changed(run_script, run, tiny_pair, tmp_path):
-    from models.checkpoints import load_safetensors, save_safetensors
+    from ltx.models.checkpoints import load_safetensors, save_safetensors
 
     weights, _ = load_safetensors(tiny_pair.explainee)
     weights["head.bias"] = weights["head.bias"] + 1

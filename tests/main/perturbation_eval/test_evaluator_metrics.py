@@ -6,13 +6,14 @@ import json
 import numpy as np
 import pytest
 
-from config import BaselineOptions, PerturbationOptions
-from datasets.digits import DigitsOnPhotos
-from main.baselines.baseline_run import run_baselines
-from main.perturbation_eval import evaluator, run_perturbation_eval, unit_scores
-from main.perturbation_eval.evaluator import evaluate
-from main.perturbation_eval.information import median_curve
-from main.perturbation_eval.metrics import METRICS
+from ltx.datasets.digits import DigitsOnPhotos
+from ltx.main.baselines.baseline_run import run_baselines
+from ltx.main.baselines.options import BaselineOptions
+from ltx.main.perturbation_eval import evaluator, run_perturbation_eval, unit_scorer
+from ltx.main.perturbation_eval.evaluator import evaluate
+from ltx.main.perturbation_eval.information import median_curve
+from ltx.main.perturbation_eval.metrics import METRICS
+from ltx.main.perturbation_eval.options import PerturbationOptions
 
 
 @pytest.fixture
@@ -113,7 +114,7 @@ def test_goes_on_within_a_mask_file(make_run, tmp_path, monkeypatch):
     arguments = {"run_folder": folder, "num_workers": 0, "batch_size": 8}
     expected = evaluate(PerturbationOptions(**arguments))
     (folder / "results").rename(tmp_path / "expected")
-    original, scored = unit_scores.UnitScorer._score_batch, []
+    original, scored = unit_scorer.UnitScorer._score_batch, []
 
     def dies(self, unit, classes, start, batch):
         scored.append(start)
@@ -121,7 +122,7 @@ def test_goes_on_within_a_mask_file(make_run, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return original(self, unit, classes, start, batch)
 
-    monkeypatch.setattr(unit_scores.UnitScorer, "_score_batch", dies)
+    monkeypatch.setattr(unit_scorer.UnitScorer, "_score_batch", dies)
     with pytest.raises(KeyboardInterrupt):
         evaluate(PerturbationOptions(**arguments))
     assert scored == [0, 2]

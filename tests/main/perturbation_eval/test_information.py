@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from main.perturbation_eval.curves import read_class
-from main.perturbation_eval.information import (
+from ltx.main.perturbation_eval.information import (
     LEVELS,
     curve_of,
     median_curve,
@@ -14,8 +13,9 @@ from main.perturbation_eval.information import (
     points,
     seed_mask,
 )
-from main.perturbation_eval.metrics import METRICS
-from main.perturbation_eval.view import MapView
+from ltx.main.perturbation_eval.map_view import MapView
+from ltx.main.perturbation_eval.metrics import METRICS
+from ltx.models.explainee import read_class
 
 AIC, SIC = (next(m for m in METRICS if m.name == name) for name in ("AIC", "SIC"))
 SIZE = (24, 32)

@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from main.perturbation_eval.curves import read_class, removal_steps
-from main.perturbation_eval.metrics import choose_metrics
-from main.perturbation_eval.view import MapView
-from tests.mutations import DETERMINISTIC
+from ltx.main.perturbation_eval.curves import removal_steps
+from ltx.main.perturbation_eval.map_view import MapView
+from ltx.main.perturbation_eval.metrics import choose_metrics
+from ltx.models.explainee import read_class
+from ltx.tests.support.mutations import DETERMINISTIC
 
 FAST = choose_metrics("fast")
 BY_ORDER = ("POS", "NEG", "DEL", "INS")

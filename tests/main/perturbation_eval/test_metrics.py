@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from main.perturbation_eval.curves import read_class
-from main.perturbation_eval.metrics import choose_metrics
-from main.perturbation_eval.view import MapView
+from ltx.main.perturbation_eval.map_view import MapView
+from ltx.main.perturbation_eval.metrics import choose_metrics
+from ltx.models.explainee import read_class
 
 METRICS = choose_metrics("fast")
 BY_NAME = {metric.name: metric for metric in METRICS}

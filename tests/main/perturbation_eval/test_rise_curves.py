@@ -6,9 +6,9 @@ import torch
 from scipy.ndimage import gaussian_filter
 from scipy.signal import convolve2d
 
-from main.perturbation_eval.curves import read_class
-from main.perturbation_eval.metrics import METRICS
-from main.perturbation_eval.view import MapView
+from ltx.main.perturbation_eval.map_view import MapView
+from ltx.main.perturbation_eval.metrics import METRICS
+from ltx.models.explainee import read_class
 
 DELETION, INSERTION = (
     next(m for m in METRICS if m.name == name) for name in ("RISE_deletion", "RISE_insertion")

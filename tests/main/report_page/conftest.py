@@ -7,16 +7,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from config import FinetuneOptions, PerturbationOptions, ReportOptions, SegmentationOptions
-from datasets.digits import DigitsOnPhotos
-from datasets.mask_files import MaskUnit, unit_path, write_unit
-from main import pictures, results
-from main.perturbation_eval import evaluator as perturbation
-from main.perturbation_eval.metrics import InformationCurve, RemovalAuc, RiseAuc, choose_metrics
-from main.report_page.report_run import make_report
-from main.run_folder import open_run
-from main.segmentation_eval import evaluator as segmentation
-from main.segmentation_eval.metrics import readings
+from ltx.datasets.digits import DigitsOnPhotos
+from ltx.main.common import figures
+from ltx.main.perturbation_eval import evaluator as perturbation
+from ltx.main.perturbation_eval.metrics import InformationCurve, RemovalAuc, RiseAuc, choose_metrics
+from ltx.main.perturbation_eval.options import PerturbationOptions
+from ltx.main.report_page.options import ReportOptions
+from ltx.main.report_page.report_run import make_report
+from ltx.main.runs import evaluation
+from ltx.main.runs.mask_files import MaskUnit, unit_path, write_unit
+from ltx.main.runs.run_folder import open_run
+from ltx.main.seg_classification.options import FinetuneOptions
+from ltx.main.segmentation_eval import evaluator as segmentation
+from ltx.main.segmentation_eval.metrics import readings
+from ltx.main.segmentation_eval.options import SegmentationOptions
 
 SIZE = (16, 16)
 
@@ -97,7 +101,7 @@ def _write_perturbation(folder, run, variants, index, classes, rng, metrics, fil
             part["values"][:, ::5, m] = np.nan
             part[f"detail_{metric.name}"] = points
     target = perturbation._results_folder(options, run["score_class"], chosen)
-    results.write_part(results.part_path(target, unit_path(folder, range(n))), part)
+    evaluation.write_part(evaluation.part_path(target, unit_path(folder, range(n))), part)
     perturbation._add_up(target, options, run, run["score_class"], chosen, [part])
 
 
@@ -117,7 +121,7 @@ def _write_segmentation(folder, run, variants, index, rng, images):
     }
     options = SegmentationOptions(run_folder=folder)
     target = segmentation._results_folder(options, run, images)
-    results.write_part(results.part_path(target, unit_path(folder, range(len(index)))), part)
+    evaluation.write_part(evaluation.part_path(target, unit_path(folder, range(len(index)))), part)
     chosen = list(range(int(images.names[0]), len(images)))
     segmentation._add_up(target, options, run, images, chosen, read_as, [part])
 
@@ -130,7 +134,7 @@ def make_run(tmp_path, monkeypatch) -> Callable[..., Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (8, 8), (200, 30, 30)).save(path)
 
-    monkeypatch.setattr(pictures, "_save", save)
+    monkeypatch.setattr(figures, "_save", save)
 
     def make(name="run", **arguments):
         return write_run(tmp_path / name, **arguments)

@@ -5,10 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from config import ReportOptions, UserError
-from main.report_page.collect import open_runs, read_results
-from main.report_page.compare import compare
-from main.report_page.rows import find_row, reference_of
+from ltx.config import UserError
+from ltx.main.report_page.collect import open_runs, read_results
+from ltx.main.report_page.compare import compare
+from ltx.main.report_page.options import ReportOptions
+from ltx.main.report_page.rows import find_row, reference_of
 
 
 def compared(*runs, protocol="perturbation", **options):

@@ -2,14 +2,16 @@
 
 import pytest
 
-from config import PerturbationOptions, ReportOptions, SegmentationOptions
-from main import merging
-from main.perturbation_eval import evaluator as perturbation
-from main.report_page.collect import PERTURBATION, SEGMENTATION, open_runs, read_results
-from main.report_page.compare import compare
-from main.report_page.provenance import provenance_of
-from main.segmentation_eval import evaluator as segmentation
-from tests.mutations import N_EXAMPLES, fuzz, fuzz_json
+from ltx.main import merging
+from ltx.main.perturbation_eval import evaluator as perturbation
+from ltx.main.perturbation_eval.options import PerturbationOptions
+from ltx.main.report_page.collect import PERTURBATION, SEGMENTATION, open_runs, read_results
+from ltx.main.report_page.compare import compare
+from ltx.main.report_page.options import ReportOptions
+from ltx.main.report_page.provenance import provenance_of
+from ltx.main.segmentation_eval import evaluator as segmentation
+from ltx.main.segmentation_eval.options import SegmentationOptions
+from ltx.tests.support.mutations import N_EXAMPLES, fuzz, fuzz_json
 
 FEW = max(5, N_EXAMPLES // 4)  # each takes a tenth of a second to a second
 

@@ -4,16 +4,24 @@ import re
 
 import pytest
 
-from config import ReportOptions
-from main.perturbation_eval.metrics import METRICS
-from main.report_page.collect import open_runs, read_results
-from main.report_page.compare import compare
-from main.report_page.definitions import DEFINITIONS, definition
-from main.report_page.markup import latex, markdown
-from main.report_page.rows import reference_of
-from main.report_page.statistics import analyse
-from main.report_page.tables import Cell, Column, Table, difference_table, sanity_table, score_table, signed
-from main.segmentation_eval.metrics import readings
+from ltx.main.perturbation_eval.metrics import METRICS
+from ltx.main.report_page.collect import open_runs, read_results
+from ltx.main.report_page.compare import compare
+from ltx.main.report_page.definitions import DEFINITIONS, definition
+from ltx.main.report_page.markup import latex, markdown
+from ltx.main.report_page.options import ReportOptions
+from ltx.main.report_page.rows import reference_of
+from ltx.main.report_page.statistics import analyse
+from ltx.main.report_page.tables import (
+    Cell,
+    Column,
+    Table,
+    difference_table,
+    sanity_table,
+    score_table,
+    signed,
+)
+from ltx.main.segmentation_eval.metrics import readings
 
 NASTY = Table(
     "key", "100% of <b>it</b> & $x_1$",

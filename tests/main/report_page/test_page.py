@@ -11,13 +11,13 @@ import h5py
 import numpy as np
 import pytest
 
-from config import UserError
-from main import report
-from main.baselines import run_baselines
-from main.report_page.galleries import most_different, sheets, spread
-from main.report_page.rows import Row
-from main.seg_classification import run_seg_cls_opt
-from main.skipped import write_list
+from ltx.config import UserError
+from ltx.main import report
+from ltx.main.baselines import run_baselines
+from ltx.main.report_page.galleries import most_different, sheets, spread
+from ltx.main.report_page.rows import Row
+from ltx.main.runs.skipped import write_list
+from ltx.main.seg_classification import run_seg_cls_opt
 
 EVIL = "<img src=x onerror=alert(1)>&\"'"
 

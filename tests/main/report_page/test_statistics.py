@@ -4,20 +4,28 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from config import ReportOptions
-from main.perturbation_eval.information import median_curve
-from main.perturbation_eval.metrics import METRICS
-from main.report_page.collect import open_runs, read_results
-from main.report_page.compare import compare
-from main.report_page.measures import (
+from ltx.main.perturbation_eval.information import median_curve
+from ltx.main.perturbation_eval.metrics import METRICS
+from ltx.main.report_page.collect import open_runs, read_results
+from ltx.main.report_page.compare import compare
+from ltx.main.report_page.measures import (
     PerturbationMeasure,
     SegmentationMeasure,
     weighted_mean,
     weighted_medians,
 )
-from main.report_page.rows import reference_of
-from main.report_page.statistics import AHEAD, BEHIND, SAME, analyse, draw_counts, interval, strongest_rival
-from main.segmentation_eval.metrics import MeanIou, PixelAccuracy
+from ltx.main.report_page.options import ReportOptions
+from ltx.main.report_page.rows import reference_of
+from ltx.main.report_page.statistics import (
+    AHEAD,
+    BEHIND,
+    SAME,
+    analyse,
+    draw_counts,
+    interval,
+    strongest_rival,
+)
+from ltx.main.segmentation_eval.metrics import MeanIou, PixelAccuracy
 
 BY_NAME = {metric.name: metric for metric in METRICS}
 
@@ -117,7 +125,7 @@ def test_figures_equal_the_evaluators_summaries(make_run):
     found = comparison_of(run)
     for result in read_results(open_runs((str(run),))[0]):
         statistics = analyse(found[result.protocol], found[result.protocol].rows[0], 100, 0)
-        from main.results import read_summary
+        from ltx.main.runs.tables import read_summary
 
         for variant, row in read_summary(result.folder)["rows"].items():
             for name, entry in row.items():

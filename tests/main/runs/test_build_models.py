@@ -5,8 +5,10 @@ import dataclasses
 import pytest
 import torch
 
-from config import FinetuneOptions, PairOptions, PretrainOptions, UserError
-from main.pair import (
+from ltx.config import UserError
+from ltx.main.common.options import PairOptions
+from ltx.main.runs.build_images import open_image_set
+from ltx.main.runs.build_models import (
     explainee_of_run,
     explainee_record,
     explainer_name,
@@ -14,16 +16,16 @@ from main.pair import (
     load_explainee,
     new_explainer,
     objective,
-    open_image_set,
     pretrained_explainer,
     start_from_plain,
-    weights_sha256,
     with_explainer_named,
 )
-from models.explainee import Explainee
-from models.explainer import Explainer
-from models.explainer_files import read_explainer, save_explainer
-from models.registry import create_model
+from ltx.main.seg_classification.options import FinetuneOptions, PretrainOptions
+from ltx.models.checkpoints import weights_sha256
+from ltx.models.explainee import Explainee
+from ltx.models.explainer import Explainer
+from ltx.models.explainer_files import read_explainer, save_explainer
+from ltx.models.registry import create_model
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import csv
 import pytest
 import torch
 
-from main.seg_classification import run_seg_cls, run_seg_cls_opt
-from models.checkpoints import load_safetensors
+from ltx.main.seg_classification import run_seg_cls, run_seg_cls_opt
+from ltx.models.checkpoints import load_safetensors
 
 TRAIN = ["--n-epochs", "1", "--train-images", "12", "--val-images", "4", "--batch-size", "4"]
 LTX = ["--max-images", "4", "--n_epochs_to_optimize_stage_b", "2", "--metrics", "POS,NEG,DEL,INS"]

@@ -5,14 +5,14 @@ import csv
 import numpy as np
 import pytest
 
-from config import UserError
-from main import results
-from main.perturbation_eval.metrics import METRICS
+from ltx.config import UserError
+from ltx.main.perturbation_eval.metrics import METRICS
+from ltx.main.runs import evaluation, tables
 
 
 def rows():
     means = np.arange(2.0 * len(METRICS)).reshape(2, -1)
-    return results.summary_rows(["pltx", "best_pos"], METRICS, means, 7)
+    return tables.summary_rows(["pltx", "best_pos"], METRICS, means, 7)
 
 
 def test_summary_rows():
@@ -24,7 +24,7 @@ def test_summary_rows():
 def test_means_leave_out_what_was_not_measured():
     made = rows()
     made["pltx"]["POS"]["mean"] = None
-    means = results.means_of(made)
+    means = tables.means_of(made)
     assert (
         "POS" not in means["pltx"]
         and means["pltx"]["NEG"] == 1.0
@@ -35,7 +35,7 @@ def test_means_leave_out_what_was_not_measured():
 def test_table():
     made = rows()
     made["pltx"]["POS"]["mean"] = None
-    lines = results.format_table(made, "title").splitlines()
+    lines = tables.format_table(made, "title").splitlines()
     assert lines[0] == "title" and lines[1].split()[:5] == ["method", "POS", "↓", "NEG", "↑"]
     assert lines[2].split()[:3] == ["pltx", "-", "1.00"]
     assert lines[3].split()[:2] == ["best_pos", f"{len(METRICS):.2f}"]
@@ -43,27 +43,27 @@ def test_table():
 
 
 def test_per_image_rows(tmp_path):
-    results.write_per_image(tmp_path / "x.csv", ["a", "b"], [["n,m", 1 / 3], ["é", 123456.789]])
+    tables.write_per_image(tmp_path / "x.csv", ["a", "b"], [["n,m", 1 / 3], ["é", 123456.789]])
     with open(tmp_path / "x.csv", newline="", encoding="utf-8") as file:
         assert list(csv.reader(file)) == [["a", "b"], ["n,m", "0.333333"], ["é", "123457"]]
 
 
 def test_summary_round_trip(tmp_path):
-    results.write_summary(tmp_path, "perturbation", {"fill": "black"}, "hash", rows(), curves={"x": [1]})
-    read = results.read_summary(tmp_path)
+    tables.write_summary(tmp_path, "perturbation", {"fill": "black"}, "hash", rows(), curves={"x": [1]})
+    read = tables.read_summary(tmp_path)
     assert read["rows"] == rows() and read["curves"] == {"x": [1]} and read["run_hash"] == "hash"
     (tmp_path / "summary.json").write_text("{")
     with pytest.raises(UserError, match=r"summary.json is damaged .*; delete it"):
-        results.read_summary(tmp_path)
+        tables.read_summary(tmp_path)
     with pytest.raises(UserError, match="cannot read"):
-        results.read_summary(tmp_path / "nothing")
+        tables.read_summary(tmp_path / "nothing")
 
 
 @pytest.mark.parametrize("damage", ["cut", "text", "flipped"])
 def test_damaged_parts(tmp_path, damage):
     path = tmp_path / "parts" / "0.npz"
-    results.write_part(path, {"values": np.random.default_rng(0).random(100)})
-    assert np.array_equal(results.read_part(path)["values"], np.random.default_rng(0).random(100))
+    evaluation.write_part(path, {"values": np.random.default_rng(0).random(100)})
+    assert np.array_equal(evaluation.read_part(path)["values"], np.random.default_rng(0).random(100))
     content = path.read_bytes()
     middle = len(content) // 2
     flipped = (
@@ -73,4 +73,4 @@ def test_damaged_parts(tmp_path, damage):
     )
     path.write_bytes({"cut": content[:middle], "text": b"hello", "flipped": flipped}[damage])
     with pytest.raises(UserError, match=r"0.npz.*delete it"):
-        results.read_part(path)
+        evaluation.read_part(path)

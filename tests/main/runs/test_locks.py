@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from config import UserError
-from main import claims
-from main.claims import LOCK_FILE, claimed
+from ltx.config import UserError
+from ltx.main.runs import locks
+from ltx.main.runs.locks import LOCK_FILE, claimed
 
 FORK = multiprocessing.get_context("fork")
 
@@ -90,7 +90,7 @@ def test_a_disk_without_locks(tmp_path, monkeypatch, caplog):
     def refuse(*_):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(claims.fcntl, "lockf", refuse)
+    monkeypatch.setattr(locks.fcntl, "lockf", refuse)
     with claimed(tmp_path, [0, 1], "the masks"):
         pass
     assert [record.getMessage() for record in caplog.records] == [

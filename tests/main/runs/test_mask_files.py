@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from config import UserError
-from datasets.mask_files import (
+from ltx.config import UserError
+from ltx.main.runs.mask_files import (
     FORMAT_VERSION,
     MaskUnit,
     read_unit,
@@ -15,7 +15,7 @@ from datasets.mask_files import (
     units,
     write_unit,
 )
-from models.masking import upsample
+from ltx.models.masking import upsample
 
 
 def unit(n=5, seed=0):

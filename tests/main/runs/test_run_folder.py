@@ -8,16 +8,12 @@ from pathlib import Path
 
 import pytest
 
-import config
-from config import FinetuneOptions, UserError, option
-from main.run_folder import (
-    git_commit,
-    open_run,
-    read_run,
-    resolved_options,
-    versions,
-    write_json,
-)
+from ltx import config
+from ltx.config import UserError
+from ltx.main.common.options import option
+from ltx.main.runs.files import write_json
+from ltx.main.runs.run_folder import git_commit, open_run, read_run, resolved_options, versions
+from ltx.main.seg_classification.options import FinetuneOptions
 
 IDENTITY = {"explainee": "abc", "dataset": {"kind": "digits", "split": "test"}}
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from main.baselines import run_baselines
-from main.seg_classification import run_seg_cls, run_seg_cls_opt
+from ltx.main.baselines import run_baselines
+from ltx.main.seg_classification import run_seg_cls, run_seg_cls_opt
 
 DIGITS = ["--explainee-model-name", "vit_digits", "--device", "cpu", "--num-workers", "0"]
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from main.seg_classification.questions import answer_losses, draw_questions, random_rows
-from models.conditioning import class_rows_of
-from models.losses import Objective
+from ltx.main.seg_classification.class_queries import answer_losses, draw_questions, random_rows
+from ltx.models.conditioning import class_rows_of
+from ltx.models.losses import Objective
 
 
 class Fixed:

@@ -6,13 +6,13 @@ import math
 import pytest
 import torch
 
-from datasets.build import stack
-from datasets.digits import DigitsOnPhotos
-from main.seg_classification.finetuning import Settings, finetune, pltx
-from models.explainee import Explainee
-from models.explainer_files import read_explainer
-from models.losses import Objective
-from models.registry import pair_folder
+from ltx.datasets.build import stack
+from ltx.datasets.digits import DigitsOnPhotos
+from ltx.main.seg_classification.finetuning import Settings, finetune, pltx
+from ltx.models.explainee import Explainee
+from ltx.models.explainer_files import read_explainer
+from ltx.models.losses import Objective
+from ltx.models.registry import pair_folder
 
 N_IMAGES, N_STEPS, LR = 6, 5, 3e-3
 PAIRS = [("vit", "cnn"), ("cnn", "vit")]

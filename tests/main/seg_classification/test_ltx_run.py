@@ -1,12 +1,12 @@
 import pytest
 import torch
 
-from config import FinetuneOptions
-from main.seg_classification.ltx_run import finetune_settings
-from models.checkpoints import save_state
-from models.explainee import Explainee
-from models.explainer import Explainer
-from models.registry import create_model, input_spec
+from ltx.main.seg_classification.ltx_run import finetune_settings
+from ltx.main.seg_classification.options import FinetuneOptions
+from ltx.models.checkpoints import save_state
+from ltx.models.explainee import Explainee
+from ltx.models.explainer import Explainer
+from ltx.models.registry import create_model, input_spec
 
 
 @pytest.mark.parametrize(("lr", "peak"), [(None, 2e-3), (1e-3, 1e-3)])

@@ -6,11 +6,11 @@ import json
 import pytest
 import torch
 
-from config import UserError
-from datasets.mask_files import MaskUnit, read_unit, unit_files
-from main.seg_classification import ltx_run, run_seg_cls_opt
-from main.seg_classification.finetuning import Settings, finetune
-from models.losses import Objective
+from ltx.config import UserError
+from ltx.main.runs.mask_files import MaskUnit, read_unit, unit_files
+from ltx.main.seg_classification import ltx_run, run_seg_cls_opt
+from ltx.main.seg_classification.finetuning import Settings, finetune
+from ltx.models.losses import Objective
 
 N_STEPS, MARKED, VARIANTS = 5, 1, ("pltx", "last", "best_loss", "best_pos")
 
@@ -125,8 +125,8 @@ def test_rows_are_left_out_together():
 
 def test_weights_that_broke_in_the_last_step_are_not_saved(tmp_path, make_explainee, make_explainer):
     """The loss of a step is finite, its gradient is not: without a look at the weights they would be kept."""
-    from datasets.digits import DigitsOnPhotos
-    from main.seg_classification.pretraining import Plan, Trainer
+    from ltx.datasets.digits import DigitsOnPhotos
+    from ltx.main.seg_classification.pretraining import Plan, Trainer
 
     explainer = make_explainer()
     images = DigitsOnPhotos("tune", 8, (32, 32))

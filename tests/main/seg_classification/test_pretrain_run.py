@@ -4,12 +4,13 @@ import math
 
 import pytest
 
-from config import PretrainOptions, UserError
-from datasets.digits import DigitsOnPhotos
-from datasets.imagenet import wnid_to_index
-from datasets.manifest import write_manifest
-from main.seg_classification.pretrain_run import choose, make_plan, run_folder
-from models.explainee import Explainee
+from ltx.config import UserError
+from ltx.datasets.digits import DigitsOnPhotos
+from ltx.datasets.imagenet import wnid_to_index
+from ltx.main.runs.run_folder import write_manifest
+from ltx.main.seg_classification.options import PretrainOptions
+from ltx.main.seg_classification.pretrain_run import choose, make_plan, run_folder
+from ltx.models.explainee import Explainee
 
 WNIDS = ("n01440764", "n01443537", "n01484850")
 

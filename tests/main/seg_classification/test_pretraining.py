@@ -7,12 +7,12 @@ import math
 import pytest
 import torch
 
-from config import UserError
-from datasets.base import ImageSet
-from main.seg_classification.pretraining import Plan, Trainer
-from models.checkpoints import load_safetensors, load_state
-from models.conditioning import class_rows_of
-from models.losses import Objective
+from ltx.config import UserError
+from ltx.datasets.base import ImageSet
+from ltx.main.seg_classification.pretraining import Plan, Trainer
+from ltx.models.checkpoints import load_safetensors, load_state
+from ltx.models.conditioning import class_rows_of
+from ltx.models.losses import Objective
 
 
 class RandomImages(ImageSet):
@@ -271,7 +271,7 @@ def test_killed_and_repeated_gives_the_same_weights(make_trainer, kills, save_ev
 @pytest.mark.parametrize("file", ["last.pt", "best.safetensors", "epochs.csv", "state.pt"])
 def test_killed_while_an_epoch_is_written(make_trainer, monkeypatch, file):
     """Whatever file the kill hits, the repeated run ends as an undisturbed one, and `best` stays whole."""
-    from models import checkpoints
+    from ltx.models import checkpoints
 
     whole = make_trainer("whole", n_epochs=2)
     whole.run()

@@ -7,14 +7,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-import config
-from main import pair
-from main.seg_classification import pretraining, run_seg_cls, run_seg_cls_opt
-from models.checkpoints import load_safetensors
-from models.explainee import Explainee
-from models.explainer import Explainer
-from models.explainer_files import load_explainer
-from models.registry import create_model
+from ltx import config
+from ltx.main.runs import build_models
+from ltx.main.seg_classification import pretraining, run_seg_cls, run_seg_cls_opt
+from ltx.models.checkpoints import load_safetensors
+from ltx.models.explainee import Explainee
+from ltx.models.explainer import Explainer
+from ltx.models.explainer_files import load_explainer
+from ltx.models.registry import create_model
 
 pytestmark = pytest.mark.usefixtures("no_drawing")
 SHORT = ["--train-images", 6, "--val-images", 3, "--n-epochs", 2, "--batch-size", 4, "--save-every", 1]
@@ -199,5 +199,5 @@ def test_bad_input(start, tmp_path, monkeypatch, argv, message):
 
 
 def test_missing_images_are_told_before_weights_are_looked_for(run_script, places, monkeypatch):
-    monkeypatch.setattr(pair, "load_explainee", lambda options: pytest.fail("weights were loaded"))
+    monkeypatch.setattr(build_models, "load_explainee", lambda options: pytest.fail("weights were loaded"))
     assert str(config.IMAGENET_VAL) in run_script(run_seg_cls).error

@@ -8,19 +8,19 @@ import numpy as np
 import pytest
 import torch
 
-import config
-from config import FinetuneOptions
-from datasets.digits import DigitsOnPhotos
-from datasets.manifest import write_manifest
-from datasets.mask_files import read_unit, unit_files
-from main import mask_run, pair
-from main.pair import objective
-from main.seg_classification import run_seg_cls_opt
-from main.seg_classification.finetuning import Settings, finetune
-from models.checkpoints import load_safetensors, save_safetensors
-from models.explainee import Explainee
-from models.explainer import Explainer
-from models.explainer_files import load_explainer, save_explainer
+from ltx import config
+from ltx.datasets.digits import DigitsOnPhotos
+from ltx.main.runs import build_models, mask_job
+from ltx.main.runs.build_models import objective
+from ltx.main.runs.mask_files import read_unit, unit_files
+from ltx.main.runs.run_folder import write_manifest
+from ltx.main.seg_classification import run_seg_cls_opt
+from ltx.main.seg_classification.finetuning import Settings, finetune
+from ltx.main.seg_classification.options import FinetuneOptions
+from ltx.models.checkpoints import load_safetensors, save_safetensors
+from ltx.models.explainee import Explainee
+from ltx.models.explainer import Explainer
+from ltx.models.explainer_files import load_explainer, save_explainer
 
 pytestmark = pytest.mark.usefixtures("no_drawing")
 SHORT = ["--n_epochs_to_optimize_stage_b", 3, "--max-images", 5, "--unit-size", 2, "--finetune-lr", "1e-3"]
@@ -195,13 +195,13 @@ def test_killed_and_repeated(ltx, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         write(path, unit)
 
-    write = mask_run.write_unit
-    monkeypatch.setattr(mask_run, "write_unit", dying)
+    write = mask_job.write_unit
+    monkeypatch.setattr(mask_job, "write_unit", dying)
     assert ltx("--evaluate", "False", name="killed").code == 130
     folder = tmp_path / "results" / "killed"
     made = {path.name: path.stat().st_mtime_ns for path in unit_files(folder)}
     assert list(made) == ["000000-000001.h5"]
-    monkeypatch.setattr(mask_run, "write_unit", write)
+    monkeypatch.setattr(mask_job, "write_unit", write)
     assert ltx("--evaluate", "False", name="killed").code == 0
     assert made == {name: (folder / "masks" / name).stat().st_mtime_ns for name in made}
     assert_equal_masks(tmp_path / "results" / "run", folder, atol=0)
@@ -211,7 +211,7 @@ def test_killed_and_repeated(ltx, tmp_path, monkeypatch):
 
 def test_a_finished_run_is_not_made_again(ltx, monkeypatch):
     first = ltx()
-    monkeypatch.setattr(mask_run, "_make_unit", lambda *_: pytest.fail("a unit was made again"))
+    monkeypatch.setattr(mask_job, "_make_unit", lambda *_: pytest.fail("a unit was made again"))
     assert ltx().closing == first.closing
 
 
@@ -329,7 +329,7 @@ def test_missing_images_and_explainers_are_told_before_weights_are_looked_for(
     run_script, places, monkeypatch
 ):
     """Which may mean a download of hundreds of MB."""
-    monkeypatch.setattr(pair, "load_explainee", lambda options: pytest.fail("weights were loaded"))
+    monkeypatch.setattr(build_models, "load_explainee", lambda options: pytest.fail("weights were loaded"))
     error = run_script(run_seg_cls_opt).error
     assert str(config.IMAGENET_VAL) in error and "--images-path" in error
     error = run_script(run_seg_cls_opt, "--images-path", "digits").error

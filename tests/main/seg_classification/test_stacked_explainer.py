@@ -6,9 +6,9 @@ import pytest
 import timm
 import torch
 
-from main.seg_classification.stacked import StackedExplainer
-from models.explainer import Explainer
-from models.registry import InputSpec
+from ltx.main.seg_classification.stacked_explainer import StackedExplainer
+from ltx.models.explainer import Explainer
+from ltx.models.registry import InputSpec
 
 TRANSFORMERS = {
     "vit": lambda: timm.create_model("test_vit", img_size=64),

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from main.perturbation_eval.curves import read_class
-from main.seg_classification.scoring import STOP_NEG, STOP_POS, StepScorer
+from ltx.main.seg_classification.step_scorer import STOP_NEG, STOP_POS, StepScorer
+from ltx.models.explainee import read_class
 
 N, STEPS, SIDE, CLASSES = 6, 12, 8, 3
 

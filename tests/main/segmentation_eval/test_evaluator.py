@@ -9,17 +9,19 @@ import torch
 from PIL import Image
 from sklearn.metrics import accuracy_score, f1_score, jaccard_score
 
-from config import BaselineOptions, SegmentationOptions, UserError
-from datasets.build import open_segmentation
-from datasets.imagenet import open_folder
-from datasets.mask_files import MaskUnit, read_unit, unit_path, write_unit
-from main.mask_run import make_masks
-from main.segmentation_eval import evaluator, sheets
-from main.segmentation_eval.evaluator import evaluate
-from main.segmentation_eval.sheets import ranked
-from models.explainee import Explainee
-from models.registry import InputSpec
-from tests.segmentation_sets import pictures, write_gtsegs, write_voc
+from ltx.config import UserError
+from ltx.datasets.build import open_segmentation
+from ltx.datasets.imagenet import open_folder
+from ltx.main.baselines.options import BaselineOptions
+from ltx.main.runs.mask_files import MaskUnit, read_unit, unit_path, write_unit
+from ltx.main.runs.mask_job import make_masks
+from ltx.main.segmentation_eval import evaluator, sheets
+from ltx.main.segmentation_eval.evaluator import evaluate
+from ltx.main.segmentation_eval.options import SegmentationOptions
+from ltx.main.segmentation_eval.sheets import ranked
+from ltx.models.explainee import Explainee
+from ltx.models.registry import InputSpec
+from ltx.tests.support.segmentation_sets import pictures, write_gtsegs, write_voc
 
 SIZE = (16, 20)
 

@@ -7,7 +7,7 @@ from sklearn.metrics import (
     jaccard_score,
 )
 
-from main.segmentation_eval.metrics import METRICS, Reading, Sample, readings
+from ltx.main.segmentation_eval.metrics import METRICS, Reading, Sample, readings
 
 RELEASED = Reading(1, METRICS)
 NAMES = ["PA", "mAP", "mIoU", "mF1", "mF1_released"]

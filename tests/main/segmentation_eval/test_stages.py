@@ -5,17 +5,19 @@ import numpy as np
 import pytest
 import torch
 
-from config import BaselineOptions, SegmentationOptions, SegStageAOptions, SegStageBOptions, UserError
-from datasets.mask_files import read_unit
-from main import cli
-from main.pair import open_image_set
-from main.segmentation_eval import run_segmentation_eval, seg_stage_a, seg_stage_b, sheets
-from models.checkpoints import save_safetensors
-from models.explainee import Explainee
-from models.explainer import Explainer
-from models.explainer_files import save_explainer
-from models.registry import create_model, input_spec
-from tests.segmentation_sets import pictures, write_coco, write_gtsegs, write_voc
+from ltx.config import UserError
+from ltx.main.baselines.options import BaselineOptions
+from ltx.main.common import cli
+from ltx.main.runs.build_images import open_image_set
+from ltx.main.runs.mask_files import read_unit
+from ltx.main.segmentation_eval import run_segmentation_eval, seg_stage_a, seg_stage_b, sheets
+from ltx.main.segmentation_eval.options import SegmentationOptions, SegStageAOptions, SegStageBOptions
+from ltx.models.checkpoints import save_safetensors
+from ltx.models.explainee import Explainee
+from ltx.models.explainer import Explainer
+from ltx.models.explainer_files import save_explainer
+from ltx.models.registry import create_model, input_spec
+from ltx.tests.support.segmentation_sets import pictures, write_coco, write_gtsegs, write_voc
 
 SCRIPTS = {
     "a": (SegStageAOptions, seg_stage_a.main),

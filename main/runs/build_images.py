@@ -1,0 +1,94 @@
+"""From options to the image set of a run, and to those of its images that are chosen."""
+
+from ltx.config import DIGITS, UserError
+from ltx.datasets.base import ImageSet
+from ltx.datasets.build import open_images, open_segmentation
+from ltx.datasets.imagenet import check_labels
+from ltx.datasets.manifest import from_manifest, read_names
+from ltx.models.explainee import Explainee
+from ltx.models.registry import input_size
+
+
+def choose_images(images: ImageSet, options) -> list[int]:
+    """Positions of the images that `ChosenImageOptions` ask for.
+
+    Raises:
+        UserError: none are left.
+    """
+    chosen = from_manifest(options.manifest, images) if options.manifest else list(range(len(images)))
+    if options.exclude_manifest:
+        excluded = set(read_names(options.exclude_manifest))
+        chosen = [index for index in chosen if images.names[index] not in excluded]
+    if options.max_images is not None:
+        chosen = chosen[: options.max_images]
+    if not chosen:
+        raise UserError("no images are left; look at --max-images, --manifest and --exclude-manifest")
+    return chosen
+
+
+def needs_labels(images: ImageSet, chosen: list[int], options) -> None:
+    """Raises `UserError` where the true class is asked for and an image has none."""
+    if options.train_model_by_target_gt_class or options.score_class == "target":
+        missing = next((images.names[index] for index in chosen if images.labels[index] < 0), None)
+        if missing is not None:
+            flag = (
+                "--train-model-by-target-gt-class True"
+                if options.train_model_by_target_gt_class
+                else "--score-class"
+            )
+            raise UserError(f"{flag} needs labels and image {missing} has none; pass --labels-path")
+
+
+def open_image_set(
+    options, explainee: Explainee, images_path: str | None = None, split: str | None = None
+) -> ImageSet:
+    """The images of `ImageOptions`, at the explainee's size, their labels within its classes.
+
+    Args:
+        options: `ImageOptions` and `ExplaineeOptions`; with a `dataset_type`, that set with object masks.
+        explainee: gives size and classes.
+        images_path: instead of the options'.
+        split: instead of the options'.
+
+    Raises:
+        UserError: no such images, or a label outside the classes.
+    """
+    images = _open(options, explainee.input_size, images_path, split)
+    check_labels(images, explainee.num_classes)
+    return images
+
+
+def check_images(options) -> None:
+    """Raises `UserError` where `open_image_set` will find no images: before weights are downloaded."""
+    _open(options, (1, 1))
+
+
+def _open(
+    options, size: tuple[int, int], images_path: str | None = None, split: str | None = None
+) -> ImageSet:
+    if getattr(options, "dataset_type", None) is None:
+        digits = options.explainee_model_name == "vit_digits"
+        path, split = images_path or options.images_path, split or options.split
+        return open_images(path, options.labels_path, split, size, digits)
+    if images_path or options.images_path:
+        raise UserError("--images-path and --dataset-type exclude each other; pass one of them")
+    return open_segmentation_set(options)
+
+
+def open_segmentation_set(options) -> ImageSet:
+    """The images with object masks of `SegmentationSetOptions`, at the explainee's size.
+
+    Needs no weights, so that a set that is not there is told before any are looked for.
+
+    Args:
+        options: `SegmentationSetOptions` and `ExplaineeOptions`; without a `dataset_type`, digits for
+            `vit_digits`, else ImageNet-Segmentation.
+
+    Raises:
+        UserError: no such images or explainee.
+    """
+    name = options.explainee_model_name
+    dataset_type = options.dataset_type or (DIGITS if name == "vit_digits" else "imagenet")
+    return open_segmentation(
+        dataset_type, options.segmentation_root, options.labels_path, options.split, input_size(name)
+    )
