@@ -1,8 +1,10 @@
 """Names of classes, and the class that a user means by an index, a WordNet id or a name."""
 
 import difflib
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ltx.config import UserError
 from ltx.datasets.digits import CLASS_NAMES as DIGIT_NAMES
@@ -17,19 +19,17 @@ def names_of_classes(explainee_name: str, num_classes: int, path: Path | None = 
     Args:
         explainee_name: alias or timm name.
         num_classes: how many it has.
-        path: text file with one name a line.
+        path: text file with one name a line, or JSON: a list, names by index (`id2label`), indices by name
+            (`label2id`), or an object with one of these under `id2label`, `label_names` or `class_names`.
 
     Raises:
-        UserError: the file is missing or has another number of lines.
+        UserError: the file cannot be read, or has another number of names.
     """
     if path is not None:
-        try:
-            names = Path(path).read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"--class-names {path} cannot be read: {error}") from error
+        names = _names_from(Path(path))
         if len(names) != num_classes:
             raise UserError(
-                f"--class-names {path} has {len(names)} lines, '{explainee_name}' {num_classes} classes"
+                f"--class-names {path} has {len(names)} names, '{explainee_name}' {num_classes} classes"
             )
         return names
     if num_classes == _IMAGENET_CLASSES:
@@ -37,6 +37,37 @@ def names_of_classes(explainee_name: str, num_classes: int, path: Path | None = 
     if explainee_name == "vit_digits" and num_classes == len(DIGIT_NAMES):
         return list(DIGIT_NAMES)
     return [f"class {index}" for index in range(num_classes)]
+
+
+def _names_from(path: Path) -> list[str]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        if path.suffix.lower() == ".json":
+            return names_in_json(json.loads(text))
+        return text.strip("\r\n").splitlines()
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"--class-names {path} cannot be read: {error}") from error
+
+
+def names_in_json(content: Any) -> list[str]:
+    """Class names in order of their indices, in any of the usual JSON layouts.
+
+    Raises:
+        ValueError: none of them.
+    """
+    for key in ("id2label", "label_names", "class_names"):
+        if isinstance(content, dict) and key in content:
+            return names_in_json(content[key])
+    if isinstance(content, dict) and content:
+        if all(isinstance(value, int) for value in content.values()):
+            content = {index: name for name, index in content.items()}
+        by_index = {int(index): name for index, name in content.items()}
+        if sorted(by_index) != list(range(len(by_index))):
+            raise ValueError(f"its indices are not 0 ... {len(by_index) - 1}")
+        content = [by_index[index] for index in range(len(by_index))]
+    if not isinstance(content, list) or not all(isinstance(name, str) for name in content):
+        raise ValueError("it is no list of names, and no names by index")
+    return content
 
 
 def short_name(name: str) -> str:

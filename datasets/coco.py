@@ -2,8 +2,9 @@
 
 import contextlib
 import json
-import os
+import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -13,6 +14,8 @@ from pycocotools.mask import area as mask_area
 from ltx.config import UserError
 from ltx.datasets.pictures import read_image
 from ltx.datasets.segmentation import SegmentationSet, check_sizes, damaged, first_folder, one_line
+
+log = logging.getLogger(__name__)
 
 SOURCE = "https://cocodataset.org/#download (2017 Val images, 2017 Train/Val annotations)"
 
@@ -48,9 +51,9 @@ class CocoSegmentation(SegmentationSet):
         self.path = base / wanted
         self._folder = _images_folder(base, split)
         self._coco = _load(self.path)
-        ids = sorted({annotation["image_id"] for annotation in self._coco.anns.values()})
+        ids = sorted(self._coco.imgToAnns, key=lambda key: (isinstance(key, str), key))
         if not ids:
-            raise damaged(f"{self.path} has no annotations", SOURCE)
+            raise damaged(f"{self.path} has no annotation that can be used", SOURCE)
         self._id_of = {self._coco.imgs[image_id]["file_name"]: image_id for image_id in ids}
         self.names = list(self._id_of)
         for name, image_id in self._id_of.items():
@@ -78,18 +81,22 @@ class CocoSegmentation(SegmentationSet):
         except UserError as error:
             raise damaged(str(error), SOURCE) from error
         union = np.zeros((image.height, image.width), dtype=np.uint8)
-        for annotation in self._coco.imgToAnns[self._id_of[name]]:
+        annotations, wrong = self._coco.imgToAnns[self._id_of[name]], []
+        for annotation in annotations:
             try:
-                _check_segmentation(annotation["segmentation"], *union.shape)
                 mask = self._coco.annToMask(annotation)
                 if mask.sum() != mask_area(self._coco.annToRLE(annotation)):
                     raise ValueError("its runs do not fill the image")
             except Exception as error:  # pycocotools raises bare exceptions
-                what = f"{self.path}: annotation {annotation['id']} of {name} has no valid segmentation"
-                raise damaged(f"{what}: {one_line(error)}", SOURCE) from error
+                wrong.append(f"annotation {annotation['id']}: {one_line(error)}")
+                continue
             name_here = f"{name} (annotation {annotation['id']} of {self.path})"
             check_sizes(name_here, union.shape, mask.shape, SOURCE)
             union |= mask
+        if wrong and len(wrong) == len(annotations):
+            raise damaged(f"{self.path}: {name} has no valid segmentation ({wrong[0]})", SOURCE)
+        for why in wrong:
+            log.warning("%s: %s is left out of the mask of %s", self.path, why, name)
         return image, union
 
 
@@ -105,58 +112,105 @@ def _images_folder(base: Path, split: str) -> Path:
     )
 
 
-def _check_segmentation(segmentation, height: int, width: int) -> None:
-    """Raises `ValueError` where pycocotools, which is C, would leave its memory or not end."""
-    if isinstance(segmentation, dict):
-        counts = segmentation.get("counts")
-        size = segmentation.get("size")
-        if size != [height, width]:
-            size = "x".join(map(str, size)) if isinstance(size, list) else size
-            raise ValueError(f"the image is {height}x{width} but its mask is {size}")
-        if isinstance(counts, list) and not (
-            all(isinstance(run, int) and run >= 0 for run in counts) and sum(counts) == height * width
-        ):
-            raise ValueError("its runs do not fill the image")
-        return
-    polygons = segmentation if isinstance(segmentation, list) else [segmentation]
-    for polygon in polygons:
-        if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
-            raise ValueError("a polygon needs three corners or more, x and y of each")
-        limit = 10 * max(height, width)
-        if not all(isinstance(value, int | float) and abs(value) <= limit for value in polygon):
-            raise ValueError("a polygon has corners that are no numbers, or far outside the image")
-
-
 def _load(path: Path) -> COCO:
-    """The annotations, each with an image of known name and size."""
+    """The annotations that fit an image of known name and size; the others are counted and named in the log.
+
+    Raises:
+        UserError: the file is no COCO JSON, or lists no images or annotations.
+    """
     try:
-        # pycocotools tells of its progress on standard output, which is ours.
-        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-            coco = COCO(str(path))
-    except json.JSONDecodeError as error:
-        raise UserError(f"cannot read {path}: {error}; is the file whole? It comes from {SOURCE}") from error
-    except (OSError, UnicodeDecodeError, KeyError, TypeError, AssertionError, RecursionError) as error:
-        what = f"{path} holds no COCO instances: {type(error).__name__} {one_line(error)}"
-        raise damaged(what, SOURCE) from error
-    missing = [key for key in ("images", "annotations") if key not in coco.dataset]
-    if missing:
-        found = ", ".join(coco.dataset) or "nothing"
-        raise damaged(f"{path} holds no COCO instances: it has no '{missing[0]}', only {found}", SOURCE)
-    for image in coco.imgs.values():
-        _check_fields(path, f"image {image['id']}", image, {"file_name": str, "height": int, "width": int})
-    for annotation in coco.anns.values():
-        what = f"annotation {annotation['id']}"
-        _check_fields(path, what, annotation, {"image_id": int, "segmentation": list | dict})
-        if annotation["image_id"] not in coco.imgs:
-            image = f"image {annotation['image_id']}, which the file does not list"
-            raise damaged(f"{path}: {what} belongs to {image}", SOURCE)
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise damaged(f"cannot read {path}: {one_line(error)}; is the file whole?", SOURCE) from error
+    for key in ("images", "annotations"):
+        if not isinstance(content, dict) or not isinstance(content.get(key), list):
+            found = ", ".join(content) if isinstance(content, dict) else type(content).__name__
+            raise damaged(
+                f"{path} holds no COCO instances: it has no '{key}', only {found or 'nothing'}", SOURCE
+            )
+    left_out: list[str] = []
+    images = {}
+    for record in content["images"]:
+        if why := _wrong_field(record, {"id": int | str, "file_name": str, "height": int, "width": int}):
+            left_out.append(f"{_named('image', record)} {why}")
+        else:
+            images[record["id"]] = record
+    annotations = []
+    for record in content["annotations"]:
+        if why := _wrong_annotation(record, images):
+            left_out.append(f"{_named('annotation', record)} {why}")
+        else:
+            annotations.append(record)
+            left_out += _drop_bad_polygons(record, images[record["image_id"]])
+    if left_out:
+        more = f" and {len(left_out) - 3} more" if len(left_out) > 3 else ""
+        log.warning("%s: left out: %s%s", path, "; ".join(left_out[:3]), more)
+    coco = COCO()
+    coco.dataset = content | {"images": list(images.values()), "annotations": annotations}
+    with contextlib.redirect_stdout(None):  # pycocotools reports its progress there
+        coco.createIndex()
     return coco
 
 
-def _check_fields(path: Path, what: str, record: dict, fields: dict[str, type]) -> None:
-    """Raises `UserError` where a record lacks a field, or has something else there."""
+def _named(kind: str, record: Any) -> str:
+    return f"{kind} {record.get('id', 'without id')}" if isinstance(record, dict) else kind
+
+
+def _wrong_field(record: Any, fields: dict[str, type]) -> str | None:
+    """The first field that a record lacks or that has another type, None where all are right."""
+    if not isinstance(record, dict):
+        return f"is {record!r:.80}"
     for name, kind in fields.items():
         if name not in record:
-            raise damaged(f"{path}: {what} has no {name}", SOURCE)
+            return f"has no {name}"
         if not isinstance(record[name], kind):
-            raise damaged(f"{path}: {what} has the {name} {record[name]!r:.80}", SOURCE)
+            return f"has the {name} {record[name]!r:.80}"
+    return None
+
+
+def _wrong_annotation(record: Any, images: dict) -> str | None:
+    """What makes an annotation unusable, None where at least one of its polygons or its runs can be used."""
+    if why := _wrong_field(record, {"id": int | str, "image_id": int | str, "segmentation": list | dict}):
+        return why
+    if record["image_id"] not in images:
+        return f"belongs to image {record['image_id']}, which the file does not list"
+    image, shape = images[record["image_id"]], record["segmentation"]
+    if isinstance(shape, dict):
+        return _wrong_runs(shape, image["height"], image["width"])
+    if not shape:
+        return "has no polygon"
+    wrong = [_wrong_polygon(polygon, max(image["height"], image["width"])) for polygon in shape]
+    return wrong[0] if all(wrong) else None
+
+
+def _drop_bad_polygons(record: dict, image: dict) -> list[str]:
+    """Keeps the usable polygons of an annotation; returns what was dropped."""
+    if isinstance(record["segmentation"], dict):
+        return []
+    side = max(image["height"], image["width"])
+    wrong = [_wrong_polygon(polygon, side) for polygon in record["segmentation"]]
+    record["segmentation"] = [p for p, why in zip(record["segmentation"], wrong, strict=True) if not why]
+    return [f"a polygon of annotation {record['id']} that {why}" for why in wrong if why]
+
+
+def _wrong_runs(mask: dict, height: int, width: int) -> str | None:
+    """What makes run lengths unusable: pycocotools, which is C, would leave its memory or not end."""
+    counts, size = mask.get("counts"), mask.get("size")
+    if size != [height, width]:
+        size = "x".join(map(str, size)) if isinstance(size, list) else size
+        return f"is {size} and its image {height}x{width}"
+    if isinstance(counts, list) and not (
+        all(isinstance(run, int) and run >= 0 for run in counts) and sum(counts) == height * width
+    ):
+        return "has runs that do not fill the image"
+    return None if isinstance(counts, list | str) else "has no runs"
+
+
+def _wrong_polygon(polygon: Any, side: int) -> str | None:
+    """What makes a polygon unusable, on an image whose longer side has `side` pixels."""
+    if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
+        return "has fewer than three corners"
+    if not all(isinstance(value, int | float) and abs(value) <= 10 * side for value in polygon):
+        return "has corners that are not numbers, or far outside the image"
+    xs, ys = np.array(polygon[::2], dtype=float), np.array(polygon[1::2], dtype=float)
+    return None if np.dot(xs, np.roll(ys, 1)) != np.dot(ys, np.roll(xs, 1)) else "has no area"

@@ -28,6 +28,9 @@ class FolderImages(ImageSet):
         labels: class of each, -1 for none.
         image_size: (H, W).
         source: how the set was found, for `describe`.
+
+    Attributes:
+        class_names: names of the class folders that gave the labels; None for ImageNet ids and label files.
     """
 
     def __init__(
@@ -35,6 +38,8 @@ class FolderImages(ImageSet):
     ):
         super().__init__(image_size)
         self.root, self.names, self.labels, self._source = Path(root), names, labels, source
+        by_folder = source["labels"] is None and any(label >= 0 for label in labels)
+        self.class_names = class_folders(self.root) if by_folder else None
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         image = read_image(file_of(self.root, self.names[index]))
@@ -50,8 +55,9 @@ def open_folder(
     """Finds out how a folder of pictures is laid out.
 
     With `labels_path`: a CSV with columns `img_name,label` (and perhaps `split`), or the development kit's
-    `ILSVRC2012_validation_ground_truth.txt` with `meta.mat` beside it. Without: class folders named by
-    WordNet id, else `labels.csv` in the folder or beside it, else pictures without labels.
+    `ILSVRC2012_validation_ground_truth.txt` with `meta.mat` beside it. Without: class folders (WordNet
+    ids, or any names, whose order gives the classes), else `labels.csv` in the folder or beside it, else
+    pictures without labels.
 
     Args:
         images_path: folder of pictures or class folders.
@@ -60,7 +66,8 @@ def open_folder(
         split: keep only the pictures of this `split` (column of the CSV).
 
     Raises:
-        UserError: nothing there, a label file that does not fit, or a class folder that is no ImageNet id.
+        UserError: nothing there, a label file that does not fit, or class folders that are only in part
+            ImageNet ids.
     """
     root = Path(images_path)
     if not root.is_dir():
@@ -85,7 +92,18 @@ def open_folder(
 
 
 def check_labels(images: ImageSet, num_classes: int) -> None:
-    """Raises `UserError` where a label is no class of the explainee, naming the first image."""
+    """Check that labels are classes of the explainee.
+
+    Raises:
+        UserError: a label is outside the classes, or labels come from class folders of another number.
+    """
+    folders = images.class_names if isinstance(images, FolderImages) else None
+    if folders is not None and len(folders) != num_classes:
+        raise UserError(
+            f"{images.root} has {len(folders)} class folders ({', '.join(folders[:5])}"
+            f"{', ...' if len(folders) > 5 else ''}) and the explainee {num_classes} classes, so their order "
+            "does not tell the classes; pass --labels-path"
+        )
     for name, label in zip(images.names, images.labels, strict=True):
         if label >= num_classes:
             raise UserError(f"label {label} of image {name} is outside the explainee's {num_classes} classes")
@@ -114,18 +132,30 @@ def _folders(root: Path) -> list[Path]:
 
 
 def _without_label_file(root: Path) -> tuple[list[str], list[int]]:
+    """Names and labels from class folders: ImageNet ids, else the folders' order by name (as torchvision)."""
     folders = _folders(root)
     if not folders:
         names = [shown_name(path.name) for path in pictures_in(root)]
         return names, [NO_LABEL] * len(names)
+    known = [folder.name in wnid_to_index() for folder in folders]
+    if any(known) and not all(known):
+        wrong = folders[known.index(False)]
+        raise UserError(
+            f"class folder {wrong} is no ImageNet id, unlike others in {root}; rename it to one "
+            "(n01440764), or pass --labels-path"
+        )
     names, labels = [], []
-    for folder in folders:
-        if folder.name not in wnid_to_index():
-            raise UserError(f"class folder {folder} is no ImageNet id; wanted names like n01440764")
+    for position, folder in enumerate(folders):
         found = [shown_name(f"{folder.name}/{path.name}") for path in pictures_in(folder)]
         names += found
-        labels += [wnid_to_index()[folder.name]] * len(found)
+        labels += [wnid_to_index()[folder.name] if all(known) else position] * len(found)
     return names, labels
+
+
+def class_folders(root: Path) -> list[str] | None:
+    """Names of the class folders whose order gives the classes; None without any or with ImageNet ids."""
+    names = [folder.name for folder in _folders(root)]
+    return names if names and not any(name in wnid_to_index() for name in names) else None
 
 
 def _with_label_file(root: Path, labels_path: Path, split: str | None) -> tuple[list[str], list[int]]:

@@ -12,10 +12,6 @@ from ltx.datasets.base import ImageSet
 FIELDS = ("index", "image", "label")
 
 
-
-
-
-
 def read_names(path: Path) -> list[str]:
     """Image names of a manifest.
 

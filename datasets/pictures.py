@@ -18,9 +18,16 @@ from ltx.datasets.base import NO_LABEL, BadImageError, ImageSet, to_tensor
 
 log = logging.getLogger(__name__)
 
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm"})
+EXTENSIONS = frozenset(
+    {
+        ".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff",
+        ".ppm", ".pgm", ".pbm", ".avif", ".heic", ".heif",
+    }
+)  # fmt: skip
+_BESIDE_PICTURES = frozenset({".csv", ".json", ".txt", ".md", ".npy"})  # labels and notes
 MAX_MEGAPIXELS = 150
 _SMALLEST_SIDE = 8
+_DIMMEST = 16  # a floating-point image in 0 ... 255 whose brightest pixel is under it tells no range
 # What the operating system says of one file; anything else (a broken disk) is not the image's fault.
 _OF_ONE_FILE = {
     errno.ENOENT,
@@ -82,6 +89,7 @@ def _opened(path: Path):
         _check_file(path, said)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            _register_heif(path)
             with Image.open(path) as image:
                 if image.width * image.height > MAX_MEGAPIXELS * 1_000_000:
                     raise too_large
@@ -97,6 +105,19 @@ def _opened(path: Path):
         kind = UserError if machine else BadImageError
         reason = " ".join(str(error).split()) or type(error).__name__
         raise kind(f"cannot read image {said}: {shown_name(reason)}") from error
+
+
+def _register_heif(path: Path) -> None:
+    """Lets Pillow open HEIC pictures through pillow-heif, where it is installed."""
+    if path.suffix.lower() not in (".heic", ".heif"):
+        return
+    try:
+        import pillow_heif
+    except ImportError:
+        raise ValueError(
+            "HEIC needs the package pillow-heif; install it or save the picture as JPEG"
+        ) from None
+    pillow_heif.register_heif_opener()
 
 
 def _check_file(path: Path, said: str) -> None:
@@ -120,11 +141,9 @@ def _as_rgb(image: Image.Image, upright: bool) -> tuple[Image.Image, str]:
         remarks.append("only the first frame is used")
     if upright:
         image = ImageOps.exif_transpose(image)
-    if image.mode == "F":
-        raise ValueError("floating-point pixels; save it with 8 bits per channel")
-    if image.mode.startswith("I"):
-        remarks.append("16 bits per pixel are scaled to 8")
-        image = Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8))
+    if image.mode == "F" or image.mode.startswith("I"):
+        image, remark = _to_8_bits(np.asarray(image), image.mode)
+        remarks.append(remark)
     elif image.has_transparency_data:
         pixels = image.convert("RGBA")
         if pixels.getchannel("A").getextrema()[0] < 255:
@@ -132,6 +151,27 @@ def _as_rgb(image: Image.Image, upright: bool) -> tuple[Image.Image, str]:
         white = Image.new("RGBA", pixels.size, "white")
         image = Image.alpha_composite(white, pixels)
     return image.convert("RGB"), "; ".join(remarks)
+
+
+def _to_8_bits(values: np.ndarray, mode: str) -> tuple[Image.Image, str]:
+    """Grey values of 16 or 32 bits, or floating ones, as 8 bits; the largest value tells the range of 32.
+
+    Raises:
+        ValueError: values that are negative, not finite, or floating and of no known range.
+    """
+    if not np.isfinite(values).all() or values.min() < 0:
+        raise ValueError("pixels that are negative or not finite; save it with 8 bits per channel")
+    largest = values.max()
+    if mode == "F":
+        if largest > 255 or 1 < largest < _DIMMEST:
+            raise ValueError(f"floating-point pixels up to {largest:g}; save it with 8 bits per channel")
+        top = 1 if largest <= 1 else 255
+    elif mode.startswith("I;16"):
+        top = 65535
+    else:
+        top = next(top for top in (255, 65535, 2**32) if largest <= top)
+    scaled = (values * (255 / top)).round().astype(np.uint8)
+    return Image.fromarray(scaled), f"pixels in 0 ... {top} are scaled to 8 bits"
 
 
 class PictureFiles(ImageSet):
@@ -150,13 +190,20 @@ class PictureFiles(ImageSet):
         self.labels = [NO_LABEL] * len(self.names)
 
     @classmethod
-    def of(cls, inputs: Sequence[Path], image_size: tuple[int, int]) -> "PictureFiles":
+    def of(
+        cls, inputs: Sequence[Path], image_size: tuple[int, int], recursive: bool = False
+    ) -> "PictureFiles":
         """The pictures that a user names: files, or folders of them.
+
+        Args:
+            inputs: files and folders.
+            image_size: (H, W).
+            recursive: take the pictures in subfolders too.
 
         Raises:
             UserError: nothing there.
         """
-        paths = [path for given in inputs for path in _pictures_at(Path(given))]
+        paths = [path for given in inputs for path in _pictures_at(Path(given), recursive)]
         paths = list(dict.fromkeys(_resolved(path) for path in paths))
         root = Path(os.path.commonpath([path.parent for path in paths]))
         return cls(root, [shown_name(path.relative_to(root).as_posix()) for path in paths], image_size)
@@ -223,20 +270,32 @@ def _resolved(path: Path) -> Path:
     return path.parent.resolve() / path.name
 
 
-def pictures_in(folder: Path) -> list[Path]:
-    """What has the name of a picture in a folder, in order, even if it is none; hidden files are left out."""
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")
-    )
+def pictures_in(folder: Path, recursive: bool = False) -> list[Path]:
+    """Files with the name of a picture in a folder, in order; the others are counted and named in the log.
+
+    Args:
+        folder: the folder.
+        recursive: look in subfolders too.
+    """
+    paths = sorted(folder.rglob("*") if recursive else folder.iterdir())
+    paths = [path for path in paths if not (recursive and path.is_dir())]
+    hidden = {path for path in paths if any(part.startswith(".") for part in path.relative_to(folder).parts)}
+    found = [path for path in paths if path.suffix.lower() in EXTENSIONS and path not in hidden]
+    beside = {path for path in paths if path.suffix.lower() in _BESIDE_PICTURES}
+    others = sorted(set(paths) - set(found) - beside)
+    if others:
+        names = ", ".join(shown_name(path.name) for path in others[:3])
+        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+        log.warning("%s: left out, since they are not named as pictures: %s%s", folder, names, more)
+    return found
 
 
-def _pictures_at(path: Path) -> list[Path]:
+def _pictures_at(path: Path, recursive: bool) -> list[Path]:
     if path.is_dir():
-        found = pictures_in(path)
+        found = pictures_in(path, recursive)
         if not found:
-            raise UserError(f"no pictures in {path} (looked for {', '.join(sorted(EXTENSIONS))})")
+            where = "it or its subfolders" if recursive else "it; --recursive looks in its subfolders too"
+            raise UserError(f"no pictures in {path} (looked for {', '.join(sorted(EXTENSIONS))} in {where})")
         return found
     if not path.is_file():
         raise UserError(f"no such picture or folder: {path}")

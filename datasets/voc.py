@@ -52,6 +52,8 @@ class VocSegmentation(SegmentationSet):
             self._voc = VOCSegmentation(folder, year="2012", image_set=split)
         except _DAMAGE as error:
             raise damaged(f"cannot read {folder / listed}: {one_line(error)}", SOURCE) from error
+        for paths in (self._voc.images, self._voc.targets):  # torchvision takes a blank line for a name
+            paths[:] = [path for path in paths if not Path(path).name.startswith(".")]
         self.names = [Path(path).stem for path in self._voc.images]
         self._position = {name: index for index, name in enumerate(self.names)}
         if not self.names:

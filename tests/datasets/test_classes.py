@@ -45,7 +45,30 @@ def test_other_classifiers_have_their_own_names(tmp_path):
     assert find_class("seal", names) == 1
     with pytest.raises(UserError, match="n02099601"):
         find_class("n02099601", names)
-    with pytest.raises(UserError, match=r"has 2 lines, 'resnet18' 3 classes"):
+    with pytest.raises(UserError, match=r"has 2 names, 'resnet18' 3 classes"):
         names_of_classes("resnet18", 3, tmp_path / "names.txt")
     with pytest.raises(UserError, match="cannot be read"):
         names_of_classes("resnet18", 3, tmp_path / "nothing.txt")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("names.txt", "\ufeffcat\r\ndog\r\n\r\n"),
+        ("names.json", '["cat", "dog"]'),
+        ("id2label.json", '{"1": "dog", "0": "cat"}'),
+        ("label2id.json", '{"dog": 1, "cat": 0}'),
+        ("config.json", '{"model": "x", "id2label": {"0": "cat", "1": "dog"}}'),
+        ("timm.json", '{"label_names": ["cat", "dog"]}'),
+    ],
+)
+def test_files_of_class_names(name, text, tmp_path):
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    assert names_of_classes("resnet18", 2, tmp_path / name) == ["cat", "dog"]
+
+
+@pytest.mark.parametrize("text", ["3", "{}", '{"0": "cat", "2": "dog"}', '{"a": "b"}', "[1, 2]", "{"])
+def test_json_without_class_names_is_one_line(text, tmp_path):
+    (tmp_path / "names.json").write_text(text)
+    with pytest.raises(UserError, match=r"--class-names .*names\.json cannot be read: \S"):
+        names_of_classes("resnet18", 2, tmp_path / "names.json")

@@ -2,12 +2,14 @@
 
 import hashlib
 import multiprocessing
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from scipy.io import savemat
+from torchvision.datasets import ImageFolder
 
 from ltx.config import UserError
 from ltx.datasets.base import to_tensor
@@ -186,6 +188,29 @@ def test_a_folder_without_images(tmp_path):
     file = tmp_path / "file.png"
     file.write_bytes(b"")
     assert "no such folder of images" in line(open_folder, file, SIZE)
+
+
+def test_class_folders_of_any_names_are_classes_in_order(write_images):
+    """As torchvision's ImageFolder has them."""
+    root = write_images(["dog/a.png", "cat/b.png", "cat/c.png", "emu/d.png"])
+    images = open_folder(root, SIZE)
+    theirs = ImageFolder(root)
+    assert images.class_names == theirs.classes == ["cat", "dog", "emu"]
+    assert list(zip(images.names, images.labels, strict=True)) == [
+        (str(Path(path).relative_to(root)), label) for path, label in theirs.samples
+    ]
+    check_labels(images, 3)
+    with pytest.raises(UserError, match=r"3 class folders \(cat, dog, emu\) and the explainee 5 classes"):
+        check_labels(images, 5)
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", " , "])
+def test_label_files_of_other_programs(separator, write_images, tmp_path):
+    root = write_images(FLAT)
+    rows = [separator.join(("img_name", "label")), *(f"{name}{separator}{i}" for i, name in enumerate(FLAT))]
+    (tmp_path / "own.csv").write_text("\ufeff" + "\r\n".join([*rows, "", ""]), encoding="utf-8")
+    images = open_folder(root, SIZE, tmp_path / "own.csv")
+    assert images.names == list(FLAT) and images.labels == list(range(len(FLAT)))
 
 
 def test_a_class_folder_that_is_no_imagenet_id(write_images):

@@ -5,7 +5,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from ltx.config import UserError
 from ltx.datasets.build import rebuild
@@ -132,6 +132,47 @@ def test_one_pixel_is_too_small_to_explain(tmp_path):
     for read in (pictures.check, lambda: pictures[0]):
         with pytest.raises(UserError, match=r"dot\.png is 1 x 1 pixels; each side needs at least 8"):
             read()
+
+
+@pytest.mark.parametrize(
+    ("values", "name"),
+    [
+        (np.linspace(0, 1, 256, dtype=np.float32), "unit.tif"),
+        (np.arange(256, dtype=np.float32), "floats.tif"),
+        (np.arange(256, dtype=np.int32), "integers.tif"),
+        (np.arange(256, dtype=np.int32) * 257, "of_16.tif"),
+        (np.arange(256, dtype=np.int32) * 2**23, "of_32.tif"),
+    ],
+)
+def test_32_bits_show_the_same_picture(values, name, tmp_path):
+    Image.fromarray(values[None].repeat(10, 0)).save(tmp_path / name)
+    pixels = np.asarray(read_image(tmp_path / name))[0, :, 0]
+    expected = np.arange(256) / (2 if name == "of_32.tif" else 1)
+    np.testing.assert_allclose(pixels, expected, atol=1)
+
+
+@pytest.mark.parametrize("name", ["a.avif", "a.jfif", "a.jp2", "a.pgm", "a.webp", "A.JPEG"])
+def test_every_extension_is_found_in_folders(name, tmp_path):
+    if name.endswith("avif") and not features.check("avif"):
+        pytest.skip("this Pillow knows no AVIF")
+    extension = name.lower().rsplit(".", 1)[1]
+    image = two_halves("L" if extension == "pgm" else "RGB", size=(64, 32))
+    image.save(tmp_path / name, **({"format": "JPEG"} if extension == "jfif" else {}))
+    pictures = PictureFiles.of([tmp_path], (8, 8))
+    assert pictures.names == [name] and pictures.check() == {}
+    assert pictures[0]["image"].shape == (3, 8, 8)
+
+
+def test_what_a_folder_leaves_out_is_named_and_counted(tmp_path, caplog):
+    two_halves().save(tmp_path / "a.png")
+    (tmp_path / "more" / "still").mkdir(parents=True)
+    two_halves().save(tmp_path / "more" / "still" / "b.png")
+    for name in (".hidden.png", "film.mp4", "raw.dng", "labels.csv"):
+        (tmp_path / name).write_bytes(b"")
+    assert PictureFiles.of([tmp_path], (8, 8)).names == ["a.png"]
+    assert ".hidden.png, film.mp4, more and 1 more" in caplog.text and "labels.csv" not in caplog.text
+    pictures = PictureFiles.of([tmp_path], (8, 8), recursive=True)
+    assert pictures.names == ["a.png", "more/still/b.png"]
 
 
 def test_floating_point_pixels_are_refused(tmp_path):

@@ -27,6 +27,15 @@ def test_split_names_the_list_and_the_folder_above_the_devkit_may_be_the_root(tm
     np.testing.assert_array_equal(again[0]["mask"], images[0]["mask"])
 
 
+def test_blank_lines_of_the_list(tmp_path):
+    tree, _ = write_voc(tmp_path)
+    listed = tree / "ImageSets" / "Segmentation" / "val.txt"
+    listed.write_text("\n" + listed.read_text() + "\n  \n")
+    images = VocSegmentation(tmp_path, (8, 8))
+    assert images.names == ["2007_000033", "2007_000042"]
+    assert images[1]["mask"].max() > 0
+
+
 def test_labels_in_the_tree(tmp_path):
     tree, _ = write_voc(tmp_path)
     (tree / "labels.csv").write_text("img_name,label\n2007_000042,9\n")
