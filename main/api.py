@@ -4,20 +4,21 @@
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as TF
 
 from ltx.config import RELEASED, UserError
-from ltx.main.common.recipes import recipe_values
-from ltx.main.runs.build_models import RECIPE
+from ltx.main.common.recipes import recipe_values, usual_values
 from ltx.main.seg_classification.finetuning import Settings, finetune, pltx
+from ltx.main.seg_classification.options import LtxOptions
 from ltx.models.explainee import Explainee, read_class
 from ltx.models.explainer import Explainer
 from ltx.models.explainer_files import read_explainer
-from ltx.models.losses import Objective, released_mask_weight
+from ltx.models.losses import Objective
 from ltx.models.masking import apply_mask, upsample
 
 __all__ = [
@@ -43,7 +44,11 @@ class Defaults:
 
 # From pLTX weights: the paper's finetuning. From a backbone with a fresh head: more and larger steps and a
 # lighter mask loss (at 50 the mask goes black).
-TRAINED = Defaults(25, 5e-5, Objective())
+_STEPS, _RATE = (
+    LtxOptions.n_epochs_to_optimize_stage_b,
+    recipe_values(RELEASED, "finetuning", "")["finetune_lr"],
+)
+TRAINED = Defaults(_STEPS, _RATE, Objective())
 FRESH = Defaults(50, 5e-4, Objective(mask_loss_mul=10.0))
 
 
@@ -75,26 +80,25 @@ class Explanation:
 
 
 def defaults_of(explainer: Explainer, recipe: str | None = None) -> Defaults:
-    """`FRESH`, or `TRAINED` as a recipe has it: its objective, and beneath it the one of the pretraining.
+    """Return `FRESH` for an explainer that was never trained, else the recipe's values.
+
+    What the recipe leaves open is as in the explainer's training, then as in `TRAINED`.
 
     Args:
         explainer: makes the masks.
-        recipe: gives steps, rate and objective (default: the one that the explainer was pretrained with).
+        recipe: default: the one that the explainer was pretrained with.
 
     Raises:
         UserError: no such recipe.
     """
     if not explainer.is_trained:
         return FRESH
-    recipe = recipe or explainer.metadata.get(RECIPE, RELEASED)
-    values = recipe_values(recipe, "finetuning", explainer.name)
-    objective = explainer.metadata.get("objective", {"mask_loss_mul": released_mask_weight(explainer.name)})
-    changed = {part.name: values[part.name] for part in fields(Objective) if part.name in values}
-    return Defaults(
-        values.get("n_epochs_to_optimize_stage_b", TRAINED.steps),
-        float(values.get("finetune_lr", TRAINED.lr)),
-        Objective(**objective | changed),
-    )
+
+    def kind_of(_: str) -> str:
+        return "tokens" if explainer.has_tokens else "feature_map"
+
+    values = usual_values("finetuning", recipe, explainer.metadata, explainer.name, kind_of=kind_of)
+    return Defaults(TRAINED.steps, values["finetune_lr"], Objective.from_options(SimpleNamespace(**values)))
 
 
 def default_steps(explainer: Explainer, has_target: bool, recipe: str | None = None) -> int:

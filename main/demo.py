@@ -36,13 +36,13 @@ class DemoOptions(RunOptions, PlaceOptions, ImageOptions, DownloadOptions):
     seed: int = option(42, "seed of everything random")
 
 
-
 @cli.script(DemoOptions)
-def main(options: DemoOptions) -> tuple[Path, dict]:
+def main(options: DemoOptions) -> tuple[Path, dict, dict]:
     """Runs the demo and prints its table and the path of its pictures."""
     from ltx.main.common.devices import pick_device
     from ltx.main.demo_run import Demo
     from ltx.main.runs import tables
+    from ltx.main.runs.skipped import counts
 
     name = options.run_name or f"demo-{options.explainee_model_name}{recipe_suffix(options.recipe)}"
     folder = (options.default_root_dir or config.RESULTS) / name
@@ -61,7 +61,7 @@ def main(options: DemoOptions) -> tuple[Path, dict]:
         print("best_pos looked at POS to choose its step; the other rows have looked at no metric.")
     print(f"pictures: {progress.display_path(demo.write_pictures())}")
     print(f"report: {progress.display_path(demo.write_report())} (opens in any browser, from disk)")
-    return folder, means
+    return folder, means, counts(folder)
 
 
 if __name__ == "__main__":

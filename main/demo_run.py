@@ -14,14 +14,13 @@ from ltx.datasets.manifest import from_manifest
 from ltx.main.baselines.baseline_run import run_baselines
 from ltx.main.baselines.options import BaselineOptions
 from ltx.main.common.figures import CELL_TITLES, cells, write_sheet
-from ltx.main.common.recipes import with_recipe
 from ltx.main.demo import DemoOptions
 from ltx.main.perturbation_eval import evaluator as perturbation
 from ltx.main.perturbation_eval.options import PerturbationOptions
 from ltx.main.report_page.options import ReportOptions
 from ltx.main.report_page.report_run import make_report
 from ltx.main.runs.build_images import choose_images, open_image_set
-from ltx.main.runs.build_models import explainee_record, load_explainee, objective, pretrained_explainer
+from ltx.main.runs.build_models import explainee_record, load_explainee, pretrained_explainer, settled
 from ltx.main.runs.mask_files import MaskUnit, read_unit, unit_files
 from ltx.main.runs.mask_job import UnitInput, make_masks
 from ltx.main.runs.run_folder import write_manifest
@@ -32,6 +31,7 @@ from ltx.main.seg_classification.options import FinetuneOptions, PretrainOptions
 from ltx.main.seg_classification.pretrain_run import pretrain
 from ltx.main.segmentation_eval import evaluator as segmentation
 from ltx.main.segmentation_eval.options import SegmentationOptions
+from ltx.models.losses import Objective
 from ltx.models.masking import upsample
 
 BASELINES = ("random", "input_gradient", "full_grad")
@@ -103,12 +103,12 @@ class Demo:
             images = {"train_manifest": self.chosen["train"], "val_manifest": self.chosen["val"]}
         places = {"default_root_dir": self.folder, "run_name": "pretraining"}
         epochs = {"n_epochs": self.options.n_epochs}
-        options = with_recipe(PretrainOptions, self.common | self.recipe | images | epochs | places)
+        options = PretrainOptions(**self.common | self.recipe | images | epochs | places)
         self.explainer_folder, _ = pretrain(options, self.explainee, self.device)
 
     def _finetune_options(self) -> FinetuneOptions:
         explainer = {"explainer_checkpoint": self.explainer_folder}
-        return with_recipe(FinetuneOptions, self.common | self.recipe | self._explained | explainer)
+        return FinetuneOptions(**self.common | self.recipe | self._explained | explainer)
 
     def make_masks(self) -> None:
         """LTX masks, baseline maps, and on digits the true masks as if they were a method."""
@@ -207,5 +207,6 @@ class Demo:
         explainer, path, _ = pretrained_explainer(options, self.explainee)
         explainer.to(self.device)
         settings = dataclasses.replace(finetune_settings(options, explainer, path), select=False)
-        masks, _ = finetune(explainer, self.explainee, pixels, classes, classes, objective(options), settings)
+        objective = Objective.from_options(settled(options, explainer))
+        masks, _ = finetune(explainer, self.explainee, pixels, classes, classes, objective, settings)
         return masks["last"], "two digits, "

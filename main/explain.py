@@ -19,7 +19,7 @@ from ltx.main.explanation.options import ExplainOptions
 
 
 @cli.script(ExplainOptions)
-def main(options: ExplainOptions) -> tuple[Path, dict]:
+def main(options: ExplainOptions) -> tuple[Path, dict, dict]:
     """Explains every picture that the options name."""
     from tqdm import tqdm
 
@@ -29,6 +29,7 @@ def main(options: ExplainOptions) -> tuple[Path, dict]:
     from ltx.main.explanation import plan as plan_module
     from ltx.main.explanation import run as run_module
     from ltx.main.runs.build_models import load_explainee
+    from ltx.main.runs.skipped import counts
     from ltx.models.registry import input_size
 
     device = pick_device(options.device)
@@ -42,7 +43,7 @@ def main(options: ExplainOptions) -> tuple[Path, dict]:
     explainee.to(device)
     plan.explainer.to(device)
     print(f"explainee {explainee.name}, explainer {plan.explainer.name}, pLTX weights: {plan.source}")
-    side = run_module.side_by_side(options.batch_size, plan, explainee)
+    side = run_module.side_by_side(plan.batch_size, plan, explainee)
     units = []
     for name, unit, sheet in run_module.explain_all(
         folder, run, explainee, pictures, plan, names, side, skip
@@ -50,7 +51,7 @@ def main(options: ExplainOptions) -> tuple[Path, dict]:
         said = run_module.describe(name, unit, plan, names)
         tqdm.write(f"{said}\n  sheet: {progress.display_path(sheet)}")  # not in the middle of the bar's line
         units.append(unit)
-    return folder, run_module.mean_scores(units, plan)
+    return folder, run_module.mean_scores(units, plan), counts(folder)
 
 
 if __name__ == "__main__":

@@ -26,9 +26,8 @@ class MergeOptions:
     run_folder: Path = option(MISSING, "folder of a run that made masks", flag="RUN_FOLDER")
 
 
-
 @cli.script(MergeOptions)
-def main(options: MergeOptions) -> tuple[Path, dict]:
+def main(options: MergeOptions) -> tuple[Path, dict, dict]:
     """Checks the masks, then adds up every evaluation."""
     from ltx.main.merging import check_masks, evaluations, merge
     from ltx.main.runs.skipped import counts
@@ -46,7 +45,7 @@ def main(options: MergeOptions) -> tuple[Path, dict]:
         for variant, row in merge(options.run_folder, folder).items():
             rows.setdefault(variant, {}).update(row)
         print(f"added up: {progress.display_path(folder)}")
-    return options.run_folder, rows
+    return options.run_folder, rows, counts(options.run_folder)
 
 
 if __name__ == "__main__":

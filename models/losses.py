@@ -1,12 +1,14 @@
 """The LTX objective (Barkan et al. 2023), each part per image; batches average over it."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ltx.config import UserError
 from ltx.models.masking import apply_mask, upsample
 
 SMALLEST, LARGEST = 0.05, 0.95  # shares of the pixels between which sizes are sampled
@@ -15,6 +17,11 @@ _TINY = 1e-12  # keeps constant maps finite
 _EDGE = 1e-5  # values nearer to 0 or 1 count as so near
 # Fractional parts of multiples of the golden ratio spread evenly over [0, 1).
 _GOLDEN = 0.6180339887498949
+_OPTION = {"fill": "mask_fill"}  # options whose name is not the field's
+
+
+def _names(objective) -> list[str]:
+    return [field.name for field in fields(objective)]
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,23 @@ class Objective:
     order_removal_mul: float = 1.0
     smooth_loss_mul: float = 0.0
     order_samples: int = 2
+
+    @classmethod
+    def from_options(cls, options) -> "Objective":
+        """Return the objective of options of the same names (`mask_fill`: `fill`); None is the default.
+
+        Raises:
+            UserError: a number out of its range.
+        """
+        given = {name: getattr(options, _OPTION.get(name, name), None) for name in _names(cls)}
+        objective = cls(**{name: value for name, value in given.items() if value is not None})
+        if objective.order_samples < 1:
+            raise UserError(f"--order-samples {objective.order_samples}: must be at least 1")
+        return objective
+
+    def as_options(self) -> dict[str, Any]:
+        """Return the fields by name of their options."""
+        return {_OPTION.get(name, name): getattr(self, name) for name in _names(self)}
 
     def __call__(
         self, explainee, images: Tensor, token_masks: Tensor, classes: Tensor, step: int | Tensor = 0
@@ -141,11 +165,6 @@ def mask_loss(token_masks: Tensor, kind: str) -> Tensor:
         return tokens.mean(1)
     log_p = tokens.log_softmax(1)
     return -(log_p.exp() * log_p).sum(1) / math.log(tokens.shape[1])
-
-
-def released_mask_weight(explainer_name: str) -> float:
-    """Weight of the mask loss in the published commands: 50, and 30 for ViT-Small."""
-    return 30.0 if explainer_name == "vit_small_224" else 50.0
 
 
 def sampled_shares(step: Tensor, n: int) -> Tensor:

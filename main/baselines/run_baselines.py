@@ -21,7 +21,7 @@ from ltx.main.perturbation_eval.options import PerturbationOptions
 
 
 @cli.script(BaselineOptions)
-def main(options: BaselineOptions) -> tuple[Path, dict]:
+def main(options: BaselineOptions) -> tuple[Path, dict, dict]:
     """Makes the maps and, unless told not to, evaluates them."""
     from ltx.main.baselines.baseline_run import default_run_name, run_baselines
     from ltx.main.baselines.methods import parse_methods
@@ -29,6 +29,7 @@ def main(options: BaselineOptions) -> tuple[Path, dict]:
     from ltx.main.perturbation_eval.evaluator import evaluate_and_print
     from ltx.main.runs.build_images import check_images, open_image_set
     from ltx.main.runs.build_models import load_explainee
+    from ltx.main.runs.skipped import counts
 
     methods = parse_methods(options.method)
     device = pick_device(options.device)
@@ -40,9 +41,10 @@ def main(options: BaselineOptions) -> tuple[Path, dict]:
     run_baselines(explainee, images, folder, methods, device, options)
     print(f"maps: {progress.display_path(folder)}")
     if not options.evaluate:
-        return folder, {}
+        return folder, {}, counts(folder)
     shared = cli.shared(options, PerturbationOptions)
-    return folder, evaluate_and_print(PerturbationOptions(run_folder=folder, **shared))
+    rows = evaluate_and_print(PerturbationOptions(run_folder=folder, **shared))
+    return folder, rows, counts(folder)
 
 
 if __name__ == "__main__":

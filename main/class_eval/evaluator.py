@@ -1,6 +1,5 @@
 """Does the map follow the class? Maps of several methods for several classes of the same pictures."""
 
-import dataclasses
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +12,6 @@ from torch import Tensor
 from ltx.config import UserError
 from ltx.datasets.base import ImageSet
 from ltx.datasets.digits import DigitsOnPhotos
-from ltx.main.api import defaults_of
 from ltx.main.baselines.base import Batch
 from ltx.main.baselines.baseline_run import scaled
 from ltx.main.baselines.methods import BASELINES, parse_methods, resolve_methods
@@ -28,7 +26,9 @@ from ltx.main.class_eval.questions import (
     questions_of,
     share_on_asked,
 )
+from ltx.main.common import cli
 from ltx.main.common.figures import overlay, write_sheet
+from ltx.main.common.options import PairOptions
 from ltx.main.common.progress import progress_bar
 from ltx.main.runs import tables
 from ltx.main.runs.build_images import choose_images, open_segmentation_set
@@ -36,6 +36,7 @@ from ltx.main.runs.build_models import (
     explainee_record,
     explainer_path,
     pretrained_explainer,
+    settled,
     with_explainer_named,
 )
 from ltx.main.runs.run_folder import open_run
@@ -43,6 +44,7 @@ from ltx.main.seg_classification.finetuning import Settings, finetune, pltx
 from ltx.models.checkpoints import weights_sha256
 from ltx.models.explainee import Explainee
 from ltx.models.explainer_files import NoExplainerError
+from ltx.models.losses import Objective
 from ltx.models.masking import upsample
 
 log = logging.getLogger(__name__)
@@ -86,12 +88,12 @@ def methods_of(options: ClassEvalOptions, explainee: Explainee, device: torch.de
         UserError: no class-conditional explainer, or a baseline that does not fit the explainee.
     """
     asked = with_explainer_named(options)
-    conditional = dataclasses.replace(asked, class_conditional=True)
-    methods = [_explainer_method(conditional, explainee, device)]
-    plain = dataclasses.replace(asked, class_conditional=False, explainer_checkpoint=options.plain_checkpoint)
+    methods = [_explainer_method(asked, asked, explainee, device)]
+    shared = cli.shared(asked, PairOptions, leave_out=("explainer_checkpoint",))
+    plain = PairOptions(**shared, explainer_checkpoint=options.plain_checkpoint)
     try:
         explainer_path(plain)
-        methods.append(_explainer_method(plain, explainee, device))
+        methods.append(_explainer_method(asked, plain, explainee, device))
     except NoExplainerError as error:
         if options.plain_checkpoint is not None:
             raise
@@ -111,13 +113,19 @@ def _baselines(options: ClassEvalOptions, explainee: Explainee) -> list[str]:
     return fitting
 
 
-def _explainer_method(options: ClassEvalOptions, explainee: Explainee, device: torch.device) -> Method:
-    explainer, path, _ = pretrained_explainer(options, explainee)
+def _explainer_method(
+    options: ClassEvalOptions,
+    pair: ClassEvalOptions | PairOptions,
+    explainee: Explainee,
+    device: torch.device,
+) -> Method:
+    explainer, path, _ = pretrained_explainer(pair, explainee)
+    options = settled(options, explainer)
     explainer.to(device)
     suffix = CONDITIONAL if explainer.class_conditional else ""
     print(f"explainer: {path}")
     settings = Settings(options.steps, options.finetune_lr, slots=options.batch_size, select=False)
-    objective = defaults_of(explainer).objective
+    objective = Objective.from_options(options)
 
     def maps(images: Tensor, classes: Tensor, names: list[str]) -> dict[str, Tensor]:
         if options.steps:
@@ -170,7 +178,7 @@ def evaluate(
     run = open_run(folder, options, identity, record)
     measured, pictures = [], []
     with progress_bar(total=len(chosen), desc=folder.name, unit="image") as bar:
-        for pixels, questions in questions_of(images, chosen, explainee, options.seed):
+        for pixels, questions in questions_of(images, chosen, explainee, options.seed, options.num_workers):
             maps = _maps(methods, pixels, questions)
             for variant, values in maps.items():
                 measured += [(variant, *_measured(s, q)) for s, q in zip(values, questions, strict=True)]

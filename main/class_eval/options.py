@@ -1,23 +1,44 @@
 """Options of `run_class_eval.py`."""
-from dataclasses import dataclass
+
 from pathlib import Path
+from typing import ClassVar
 
-from ltx.main.common.options import PairOptions, PlaceOptions, RunOptions, SegmentationSetOptions, option
+from ltx.main.common.options import (
+    ExplainerOptions,
+    ModelOptions,
+    PlaceOptions,
+    RunOptions,
+    SegmentationSetOptions,
+    TargetOptions,
+    option,
+    options,
+)
 
 
-@dataclass(frozen=True, kw_only=True)
-class ClassEvalOptions(RunOptions, PlaceOptions, SegmentationSetOptions, PairOptions):
-    """`run_class_eval.py`: do maps follow the class that is asked for?"""
+@options("finetuning")
+class ClassEvalOptions(
+    RunOptions, PlaceOptions, SegmentationSetOptions, ExplainerOptions, TargetOptions, ModelOptions
+):
+    """`run_class_eval.py`: maps of several classes of the same image."""
+
+    class_conditional: ClassVar[bool] = True
+    score_class: ClassVar[str] = "explained"
 
     plain_checkpoint: Path | None = option(
-        None, "an explainer that is not class-conditional, to stand beside it (default: the pair's)",
-        group="models", metavar="PATH", free=True,
-    )  # fmt: skip
+        None,
+        "explainer without class input to compare with (default: that of the pair)",
+        group="models",
+        metavar="PATH",
+        free=True,
+    )
     method: str | None = option(
         None,
-        "other methods, separated by commas (default: grad_cam and generic_attention, where they fit)",
+        "other methods, separated by commas (default: those of grad_cam and generic_attention that fit)",
+        group="options",
         metavar="NAME[,NAME...]",
     )
-    steps: int = option(0, "LTX masks per question (0: pLTX, one forward pass)", group="finetuning")
-    finetune_lr: float = option(5e-5, "rate of the steps", group="finetuning")
-    batch_size: int = option(16, "images finetuned side by side", group="finetuning", free=True)
+    steps: int = option(0, "LTX steps per image and class (0: pLTX, one forward pass)")
+    finetune_lr: float | None = option(None, "learning rate of the steps (default: as run_seg_cls_opt.py)")
+    batch_size: int | None = option(
+        None, "images finetuned side by side (default: 16; ordered, CNNs: 4)", free=True
+    )

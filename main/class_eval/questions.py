@@ -46,7 +46,12 @@ class Question:
 
 
 def questions_of(
-    images: ImageSet, chosen: list[int], explainee: Explainee, seed: int, batch_size: int = 32
+    images: ImageSet,
+    chosen: list[int],
+    explainee: Explainee,
+    seed: int,
+    num_workers: int = 0,
+    batch_size: int = 32,
 ) -> Iterator[tuple[Tensor, list[Question]]]:
     """Batches of pictures with what each is asked.
 
@@ -55,6 +60,7 @@ def questions_of(
         chosen: which of them.
         explainee: on the device.
         seed: of the absent classes, which depend on it and the picture's name alone.
+        num_workers: processes that read pictures.
         batch_size: pictures at once.
 
     Yields:
@@ -63,7 +69,7 @@ def questions_of(
     Raises:
         UserError: a picture has no label.
     """
-    for data in batches(images, chosen, batch_size):
+    for data in batches(images, chosen, batch_size, num_workers):
         pixels = data["image"].to(explainee.mean.device)
         with torch.no_grad():
             logits = explainee(pixels)

@@ -1,7 +1,6 @@
-"""What every script shares: flags from the dataclasses of `config`, logging, errors, the closing line.
+"""What scripts share: flags from dataclasses of options, logging, errors, the closing line.
 
-PyTorch is imported only where it is needed, and the scripts import what they run inside `main`: so `--help`
-and a wrong command line are answered at once.
+Scripts import what they run inside `main`, so that `--help` and a wrong command line are answered at once.
 """
 
 import argparse
@@ -15,18 +14,13 @@ import types
 import typing
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from ltx import config
 from ltx.config import UserError
-from ltx.main.common import options as options_module
-from ltx.main.common.recipes import with_recipe
+from ltx.main.common.options import IGNORED_FLAGS
 
-if TYPE_CHECKING:
-    pass
-
-
-# Options that name what a script makes, and a folder whose reader says more than that it is not there.
+# Paths that a script creates, and one whose reader has a more helpful message.
 _NOT_CHECKED = ("output", "default_root_dir", "segmentation_root")
 
 # Full disks and quotas, read-only ones, broken ones, too many open files, no memory for another process.
@@ -37,57 +31,48 @@ _OF_THE_MACHINE = {
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Keeps the script's own line breaks, and does not call None a default."""
+    """Keep the script's line breaks, and print no default of None."""
 
     def _get_help_string(self, action: argparse.Action) -> str:
         return action.help if action.default is None else super()._get_help_string(action)
 
 
 def parse(options_class: type, argv: list[str] | None = None, description: str | None = None):
-    """Command line to an instance of a `config` dataclass.
+    """Parse a command line into a dataclass of options.
 
-    A flag has its field's name with dashes (or the name the field asks for). Booleans take `True` / `False`,
-    or stand alone for true. A field without a flag prefix in its metadata (`flag="NAME"`) is positional.
-    Flags of the published commands that have no effect here are accepted with a warning. What is not given
-    is as the recipe has it, where the options have one.
+    A flag has its field's name with dashes, unless the field names another. Booleans take `True` or `False`;
+    a flag on its own is true. Flags of the published commands that have no effect here cause a warning.
 
     Raises:
         UserError: an unknown flag, a missing or a wrong value.
     """
     parser = _Parser(
-        description=description or options_class.__doc__,
-        formatter_class=_HelpFormatter,
-        allow_abbrev=False,
+        description=description or options_class.__doc__, formatter_class=_HelpFormatter, allow_abbrev=False
     )
-    groups, untold = {}, object()
-    hints = typing.get_type_hints(options_class)
+    groups, hints = {}, typing.get_type_hints(options_class)
     for field in dataclasses.fields(options_class):
         title = field.metadata["group"] or "options"
-        groups.setdefault(title, parser.add_argument_group(title) if title not in groups else None)
+        if title not in groups:
+            groups[title] = parser.add_argument_group(title)
         _add_flag(groups[title], field, hints[field.name])
-    ignored = options_module.IGNORED_FLAGS + getattr(options_class, "ignored_flags", ())
+    ignored = IGNORED_FLAGS + getattr(options_class, "ignored_flags", ())
     for flag in ignored:
         parser.add_argument(flag, nargs="?", const="", dest=f"ignored{flag}", help=argparse.SUPPRESS)
-    # What is there already gets no default, so that only what is given changes.
-    untouched = argparse.Namespace(**{field.name: untold for field in dataclasses.fields(options_class)})
-    given = vars(parser.parse_args(argv, untouched))
+    given = vars(parser.parse_args(argv))
     for flag in ignored:
-        name = f"ignored{flag}"
-        if given.pop(name) is not None:
+        if given.pop(f"ignored{flag}") is not None:
             logging.getLogger(__name__).warning("%s has no effect here and is ignored", flag)
-    told = {name: value for name, value in given.items() if value is not untold}
-    return with_recipe(
-        options_class,
-        {name: tuple(value) if isinstance(value, list) else value for name, value in told.items()},
+    return options_class(
+        **{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     )
 
 
 def arguments(options_class: type, values: dict[str, Any]) -> list[str]:
-    """The command line that `parse` turns into these options again.
+    """Return a command line that `parse` turns into the given options.
 
     Args:
-        options_class: a dataclass of `config`.
-        values: options by field name, as they are or as run.json stores them; others have their defaults.
+        options_class: a dataclass of options.
+        values: by field, as in the dataclass or in run.json; other fields have their defaults.
 
     Raises:
         UserError: a name that is no option.
@@ -115,39 +100,34 @@ def _flag(field: dataclasses.Field) -> str:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Reports a wrong command line as any other mistake, in one line and without the list of all flags."""
+    """Report a wrong command line as a `UserError`, without the list of all flags."""
 
     def error(self, message: str):
         raise UserError(f"{message} ({self.prog} --help lists the flags)")
 
 
 def _add_flag(group, field: dataclasses.Field, hint) -> None:
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    kind = next(option for option in options if option is not type(None))
-    required = field.default is dataclasses.MISSING
-    arguments = {"help": field.metadata["help"], "metavar": field.metadata["metavar"]}
-    if typing.get_origin(kind) is tuple:
-        arguments |= {"nargs": "+", "type": typing.get_args(kind)[0]}
-    elif int in options and str in options:
-        arguments |= {"type": _number_or_auto}
-    elif kind is bool:
-        arguments |= {"type": _boolean, "nargs": "?", "const": True}
-        arguments["metavar"] = arguments["metavar"] or "True|False"
+    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    kinds = [kind for kind in kinds if kind is not type(None)]
+    metavar, choices = field.metadata["metavar"], field.metadata["choices"]
+    arguments = {"help": field.metadata["help"], "metavar": metavar}
+    if typing.get_origin(kinds[0]) is tuple:
+        arguments |= {"nargs": "+", "type": typing.get_args(kinds[0])[0]}
+    elif len(kinds) > 1:
+        arguments["type"] = _number_or_word(kinds[0], metavar.partition("|")[2])
+    elif kinds[0] is bool:
+        arguments |= {"type": _boolean, "nargs": "?", "const": True, "metavar": metavar or "True|False"}
+    elif choices:
+        arguments |= {"type": kinds[0], "choices": choices}
+        del arguments["metavar"]
     else:
-        arguments |= {"type": kind, "choices": field.metadata["choices"]}
-        if arguments["choices"]:
-            del arguments["metavar"]
-    name = _flag(field)
+        arguments["type"] = kinds[0]
+    name, required = _flag(field), field.default is dataclasses.MISSING
     if name.startswith("-"):
-        arguments |= {
-            "dest": field.name,
-            "default": None if required else field.default,
-            "required": required,
-        }
-        group.add_argument(name, **arguments)
+        arguments |= {"dest": field.name, "default": None if required else field.default}
+        group.add_argument(name, required=required, **arguments)
     else:
-        arguments["metavar"] = name
-        group.add_argument(field.name, **arguments)
+        group.add_argument(field.name, **arguments | {"metavar": name})
 
 
 def _boolean(text: str) -> bool:
@@ -157,17 +137,19 @@ def _boolean(text: str) -> bool:
     return values[text.lower()]
 
 
-def _number_or_auto(text: str) -> int | str:
-    if text == "auto":
-        return text
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"wanted a whole number or 'auto', got '{text}'") from None
+def _number_or_word(kind: type, word: str) -> Callable[[str], Any]:
+    def read(text: str) -> Any:
+        try:
+            return text if text == word else kind(text)
+        except ValueError:
+            number = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"wanted {number} or '{word}', got '{text}'") from None
+
+    return read
 
 
 def script(options_class: type) -> Callable:
-    """Decorates the `main(options)` of a script: without options it takes those of the command line."""
+    """Decorate the `main(options)` of a script; called without options it reads the command line."""
 
     def decorate(main: Callable) -> Callable:
         @functools.wraps(main)
@@ -180,15 +162,15 @@ def script(options_class: type) -> Callable:
 
 
 def run_script(options_class: type, main: Callable, argv: list[str] | None = None) -> None:
-    """Parses the command line, runs `main(options)` and prints its closing line of JSON.
+    """Parse the command line, run `main(options)` and print its closing line of JSON.
+
+    Exits with code 2 and one line after a user's mistake or a failure of the machine (a full disk, a dead
+    reading process), with 130 after Ctrl-C.
 
     Args:
-        options_class: dataclass of `config`.
-        main: takes the options, returns (run folder or None, results).
+        options_class: a dataclass of options.
+        main: returns run folder (or None) and results, and by name numbers of images that were left out.
         argv: command line; default `sys.argv`.
-
-    Exits with code 2 and one line on a user's mistake or where the machine fails (a full disk, a reading
-    process that died), 130 on Ctrl-C.
     """
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
@@ -196,26 +178,19 @@ def run_script(options_class: type, main: Callable, argv: list[str] | None = Non
         _check_paths(options)
         if getattr(options, "verbose", False):
             logging.getLogger().setLevel(logging.INFO)
-        run, results = main(options)
+        run, results, *left_out = main(options)
     except UserError as error:
         _end_with(str(error))
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
+        print("interrupted; run the same command again to resume", file=sys.stderr)
         sys.exit(130)
     except (OSError, RuntimeError) as error:
         message = _failure_of_machine(error)
         if message is None:
             raise
         _end_with(message)
-    closing = {"run": None if run is None else str(run), "results": results}
-    print(json.dumps(closing | (_left_out(run) if run is not None else {})))
-
-
-def _left_out(run: Path) -> dict[str, int]:
-    """Of a run that skipped images, or ended some for their numbers: how many."""
-    from ltx.main.runs.skipped import counts
-
-    return {name: n for name, n in counts(run).items() if n}
+    counts = {name: n for part in left_out for name, n in part.items() if n}
+    print(json.dumps({"run": None if run is None else str(run), "results": results} | counts))
 
 
 def _end_with(message: str) -> NoReturn:
@@ -225,19 +200,19 @@ def _end_with(message: str) -> NoReturn:
 
 
 def _failure_of_machine(error: OSError | RuntimeError) -> str | None:
-    """What to tell the user of an error that is neither theirs nor ours, None of any other."""
+    """Return a message for an error of the machine, None for any other."""
     if isinstance(error, OSError):
         if error.errno not in _OF_THE_MACHINE:
             return None
         where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror}; what was written before is whole, and the same command goes on"
+        return f"{where}{error.strerror}; finished files are intact, run the same command again to resume"
     from ltx.datasets.workers import dead_worker
 
     return dead_worker(error)
 
 
 def _check_paths(options) -> None:
-    """What the user names, files and folders, is there."""
+    """Raise `UserError` if a file or folder that the user names does not exist."""
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)
         if value is None or value == field.default or field.name in _NOT_CHECKED:
@@ -248,26 +223,13 @@ def _check_paths(options) -> None:
                 raise UserError(f"{_flag(field)} {path}: no such file or folder")
 
 
-
-
-
-
-
-
-
-
-
-
 def shared(
     options, options_class: type, leave_out: tuple[str, ...] = ("batch_size", "exclude_manifest", "precision")
 ) -> dict:
-    """Values of the options that another script's dataclass has too, but for those of another meaning.
+    """Return the values of the options that another dataclass has too.
 
-    Scores are taken in float32, whatever precision the maps were made in.
+    By default without those of another meaning there: scores are float32, whatever made the maps.
     """
     names = {field.name for field in dataclasses.fields(options_class)} - set(leave_out)
-    return {
-        field.name: getattr(options, field.name)
-        for field in dataclasses.fields(options)
-        if field.name in names
-    }
+    own = {field.name for field in dataclasses.fields(options)}
+    return {name: getattr(options, name) for name in own & names}

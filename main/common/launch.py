@@ -1,13 +1,12 @@
-"""Several processes that train one explainer: plain python, torchrun, or Slurm's srun, in one file.
+"""Several processes of one run, started by torchrun or Slurm; without a launcher there is one.
 
-Without any of them there is one process and nothing here does anything. Only training forms a group;
-finetuning and evaluation are shards that know nothing of each other, see `main.shards`.
+Training forms a process group. Finetuning and evaluation are independent shards.
 """
 
 import atexit
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,11 +17,11 @@ from ltx.config import UserError
 
 @dataclass(frozen=True)
 class World:
-    """The processes that train together, and which of them this is.
+    """Processes that train together.
 
     Attributes:
-        rank: from 0.
-        size: how many there are.
+        rank: of this process, from 0.
+        size: number of processes.
     """
 
     rank: int = 0
@@ -30,11 +29,11 @@ class World:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes and speaks."""
+        """Whether this process writes files and prints."""
         return self.rank == 0
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        """The module, its gradients averaged over the processes."""
+        """Return the module with its gradients averaged over the processes."""
         if self.size == 1:
             return module
         device = next(module.parameters()).device
@@ -46,7 +45,7 @@ class World:
         )
 
     def add_up(self, sums: dict[str, float]) -> dict[str, float]:
-        """Sums by name over all processes; a process that has nothing passes nothing."""
+        """Return the sums by name over all processes; a process may pass none."""
         if self.size == 1:
             return sums
         everyone: list = [None] * self.size
@@ -58,7 +57,7 @@ class World:
         return total
 
     def gather(self, value) -> list:
-        """What each process has, in every process."""
+        """Return the values of all processes, in every process."""
         if self.size == 1:
             return [value]
         found = [None] * self.size
@@ -66,7 +65,7 @@ class World:
         return found
 
     def first(self, work: Callable):
-        """Result of `work`, which the main process does before the others; where it fails, all end."""
+        """Run `work`, on the main process before the others; if it fails, all end."""
         if self.size == 1:
             return work()
         if not self.is_main:
@@ -89,36 +88,50 @@ class World:
 
 
 def _has_unused(module: nn.Module, device: torch.device) -> bool:
-    """Whether some trainable weights have no part in an explainer's masks."""
+    """Return whether some trainable weights do not affect an explainer's masks."""
     weights = [value for value in module.parameters() if value.requires_grad]
     masks = module(torch.zeros(1, 3, *module.input_size, device=device))
     return any(one is None for one in torch.autograd.grad(masks.sum(), weights, allow_unused=True))
 
 
-def place() -> tuple[int, int, int]:
-    """Rank, size and rank on this machine, from torchrun's or srun's environment; 0, 1, 0 without."""
-    if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
-        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
-    elif "SLURM_PROCID" in os.environ:
-        # Within srun: a batch script alone has the job's number of tasks, and is one process.
-        size = "SLURM_STEP_NUM_TASKS" if "SLURM_STEP_NUM_TASKS" in os.environ else "SLURM_NTASKS"
-        names = ("SLURM_PROCID", size, "SLURM_LOCALID")
-    else:
-        return 0, 1, 0
-    try:
-        rank, size, local = (
-            int(os.environ.get(name, default)) for name, default in zip(names, "010", strict=True)
-        )
-    except ValueError as error:
-        raise UserError(f"{', '.join(names)} of the environment must be whole numbers: {error}") from None
-    return rank, size, local
+# Variables of each launcher: rank, size, rank on this machine, lowest rank.
+_LAUNCHERS = {
+    "torchrun": ("RANK", "WORLD_SIZE", "LOCAL_RANK", None),
+    "srun": ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", None),
+    "array": ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", None, "SLURM_ARRAY_TASK_MIN"),
+}
+
+
+def place(launchers: Sequence[str] = ("torchrun", "srun")) -> tuple[int, int, int]:
+    """Return rank, size and rank on this machine from the environment of the first launcher that set it.
+
+    Without any: 0, 1, 0. A Slurm batch script alone has the job's number of tasks and is one process; within
+    srun the step's number counts.
+
+    Raises:
+        UserError: a variable is not a whole number.
+    """
+    sizes = os.environ.get("SLURM_NTASKS")
+    found = {"SLURM_STEP_NUM_TASKS": sizes} if sizes else {}
+    found |= {name: value for name, value in os.environ.items() if value}
+    for launcher in launchers:
+        rank, size, local, lowest = _LAUNCHERS[launcher]
+        if rank in found and size in found:
+            names = (rank, size, local, lowest)
+            try:
+                values = [int(found.get(name, 0)) for name in names]
+            except ValueError as error:
+                named = ", ".join(name for name in names if name)
+                raise UserError(f"environment variables {named} must be whole numbers: {error}") from None
+            return values[0] - values[3], values[1], values[2]
+    return 0, 1, 0
 
 
 def start(device: torch.device) -> World:
-    """Joins the processes of this launch; all but the first fall silent on standard output.
+    """Join the processes of this launch; only the first prints to standard output.
 
     Args:
-        device: where this process computes; NCCL on CUDA, else gloo.
+        device: of this process; NCCL on CUDA, else gloo.
 
     Raises:
         UserError: srun on several machines without MASTER_ADDR.
@@ -144,10 +157,9 @@ def start(device: torch.device) -> World:
 
 
 def shard_of(items: list, num_shards: int | None, shard_index: int | None) -> list:
-    """This process's share of a run's work units: every `num_shards`-th one.
+    """Return this process's share of a run's work units: every `num_shards`-th one.
 
-    Without flags, `WORLD_SIZE` / `RANK` (torchrun) are read, else `SLURM_ARRAY_TASK_COUNT` and
-    `SLURM_ARRAY_TASK_ID - SLURM_ARRAY_TASK_MIN`, else everything is this process's.
+    Without flags, the environment of torchrun or of a Slurm array is read; without either, the share is all.
 
     Raises:
         UserError: an index outside the shards, or one flag without the other.
@@ -155,20 +167,9 @@ def shard_of(items: list, num_shards: int | None, shard_index: int | None) -> li
     if (num_shards is None) != (shard_index is None):
         raise UserError("--num-shards and --shard-index belong together: pass both or neither")
     if num_shards is None:
-        num_shards, shard_index = _from_environment()
+        shard_index, num_shards, _ = place(("torchrun", "array"))
     if not 0 <= shard_index < num_shards:
         raise UserError(
             f"--shard-index {shard_index} is outside 0 ... {num_shards - 1} (--num-shards {num_shards})"
         )
     return items[shard_index::num_shards]
-
-
-def _from_environment() -> tuple[int, int]:
-    names = (
-        ("WORLD_SIZE", "RANK", None),
-        ("SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_MIN"),
-    )
-    for count, index, first in names:
-        if os.environ.get(count) and os.environ.get(index):
-            return int(os.environ[count]), int(os.environ[index]) - int(os.environ.get(first or "", 0) or 0)
-    return 1, 0

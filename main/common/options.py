@@ -1,317 +1,320 @@
-"""Groups of options that several scripts share.
+"""Groups of options that several scripts share; the options of one job stand in its own folder.
 
-A field made with `option` becomes a command-line flag of the same name (underscores turned to dashes);
-`main.common.cli` builds the parser. The options of one job stand in its own folder.
+A field made with `option` becomes a flag of its name, with dashes; `main.common.cli` builds the parser. A recipe
+or a checkpoint may set options whose default is None, see `main.common.recipes`.
 """
-from dataclasses import dataclass, field
+
+import dataclasses
 from pathlib import Path
-from typing import ClassVar
+from types import MappingProxyType
+from typing import ClassVar, dataclass_transform
 
-from ltx.config import ACTIVATIONS, DATA, FILLS, MASK_LOSSES, MASK_SCALES, RECIPES, RELEASED
-
-
-def option(default, help, *, flag=None, choices=None, metavar=None, group=None, free=False):
-    """A dataclass field that `main.cli` turns into a flag.
-
-    Args:
-        default: default value; its type (or the field's annotation) decides how the flag is parsed.
-        help: one line for `--help`.
-        flag: the flag's name where it is not the field's name with dashes.
-        choices: allowed values.
-        metavar: name of the value in `--help`.
-        group: heading in `--help`.
-        free: the value does not change results, so a run may go on with another one.
-    """
-    meta = {"help": help, "flag": flag, "choices": choices, "metavar": metavar, "group": group}
-    meta["free"] = free
-    return field(default=default, metadata=meta)
-
+from ltx.config import ACTIVATIONS, DATA, FILLS, MASK_LOSSES, MASK_SCALES, RECIPES
 
 # Flags of the published commands that have no effect here; each is accepted with one line of warning.
-IGNORED_FLAGS = (
-    "--plot-path",
-    "--img-size",
-    "--patch-size",
-    "--is-clamp-between-0-to-1",
-    "--is-sampled-train-data-uniformly",
-    "--is-sampled-val-data-uniformly",
-    "--is-explainer-convnet",
-    "--is-explainee-convnet",
-    "--is-freezing-explaniee-model",
-    "--evaluation-experiment-folder-name",
-    "--start-epoch-to-evaluate",
-    "--n-batches-to-visualize",
+IGNORED_FLAGS = tuple(
+    "--plot-path --img-size --patch-size --is-clamp-between-0-to-1 --is-sampled-train-data-uniformly "
+    "--is-sampled-val-data-uniformly --is-explainer-convnet --is-explainee-convnet "
+    "--is-freezing-explaniee-model --evaluation-experiment-folder-name --start-epoch-to-evaluate "
+    "--n-batches-to-visualize".split()
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class ReadOptions:
-    """How a script that only reads images runs; none of these changes its results."""
+def option(default, help, *, flag=None, choices=None, metavar=None, group=None, free=None):
+    """Return a dataclass field that becomes a flag.
 
-    num_workers: int = option(2, "processes that read images (0: none)", group="run", free=True)
-    verbose: bool = option(False, "log what is being done", group="run", free=True)
+    Args:
+        default: default value; the field's annotation decides how the flag is parsed.
+        help: one line for `--help`.
+        flag: name of the flag if it is not the field's; a name without dashes is positional.
+        choices: allowed values.
+        metavar: name of the value in `--help`; `KIND|word` allows a word in place of a number.
+        group: heading in `--help` (default: that of the class).
+        free: whether the value leaves results unchanged, so that a run may resume with another one (default:
+            as the class).
+    """
+    meta = {"help": help, "flag": flag, "choices": choices, "metavar": metavar, "group": group, "free": free}
+    return dataclasses.field(default=default, metadata=meta)
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunOptions(ReadOptions):
-    """How a script runs; none of these changes its results."""
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(option,))
+def options(group: str = "options", free: bool = False):
+    """Decorate a frozen dataclass of options; `group` and `free` hold for its own fields."""
 
-    device: str = option(
-        "auto", "where to compute", choices=("auto", "cpu", "cuda", "mps"), group="run", free=True
-    )
+    def decorate(cls: type) -> type:
+        for field in vars(cls).values():
+            if isinstance(field, dataclasses.Field):
+                meta = dict(field.metadata)
+                meta["group"] = meta["group"] or group
+                meta["free"] = free if meta["free"] is None else meta["free"]
+                field.metadata = MappingProxyType(meta)
+        return dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+
+    return decorate
 
 
-@dataclass(frozen=True, kw_only=True)
+@options("run", free=True)
+class VerboseOptions:
+    """Log level."""
+
+    verbose: bool = option(False, "log each step to standard error")
+
+
+@options("run", free=True)
+class DeviceOptions(VerboseOptions):
+    """Device of the computation."""
+
+    device: str = option("auto", "device to compute on", choices=("auto", "cpu", "cuda", "mps"))
+
+
+@options("run", free=True)
+class ReadOptions(VerboseOptions):
+    """Reading of images."""
+
+    num_workers: int = option(2, "processes that read images (0: the main process reads them)")
+
+
+@options("run", free=True)
+class RunOptions(DeviceOptions, ReadOptions):
+    """Device, reading processes and log level; none of them changes results."""
+
+
+@options("run", free=True)
 class BadImageOptions:
-    """What becomes of images that cannot be read."""
+    """Handling of unreadable images."""
 
     on_bad_image: str = option(
-        "skip",
-        "an image that cannot be read is left out, named in skipped.csv and counted; or ends the run",
-        choices=("skip", "fail"),
-        group="run",
-        free=True,
+        "skip", "unreadable image: list it in skipped.csv and go on, or fail", choices=("skip", "fail")
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@options("run")
 class SpeedOptions:
     """Speed of the networks."""
 
     precision: str = option(
         "float32",
-        "bf16: networks under autocast, faster where the hardware has it; masks and losses stay float32",
+        "bf16 runs the networks under autocast; masks and losses stay float32",
         choices=("float32", "bf16"),
-        group="run",
     )
-    compile: bool = option(
-        False, "torch.compile the explainee, and in pretraining the explainer", group="run", free=True
-    )
+    compile: bool = option(False, "torch.compile the explainee, and the explainer in pretraining", free=True)
 
 
-@dataclass(frozen=True, kw_only=True)
+@options("shards", free=True)
 class ShardOptions:
-    """Several processes on one run; the environment of torchrun or a Slurm array is read by default."""
+    """Share of one process in a run; by default read from the environment of torchrun or a Slurm array."""
 
-    num_shards: int | None = option(None, "processes that share this run", group="shards", free=True)
-    shard_index: int | None = option(None, "which of them this is, from 0", group="shards", free=True)
+    num_shards: int | None = option(None, "number of processes that share this run")
+    shard_index: int | None = option(None, "index of this process, from 0")
 
 
-@dataclass(frozen=True, kw_only=True)
+@options("models", free=True)
 class DownloadOptions:
-    """Whether anything may come from the network; without the flag no script opens a connection."""
+    """Network access; without the flag no script opens a connection."""
 
-    download: bool = option(
-        False,
-        "fetch timm's weights from the network where its cache has none (nothing else is ever downloaded)",
-        group="models",
-        free=True,
-    )
+    download: bool = option(False, "download timm weights that are not cached (nothing else is downloaded)")
 
 
-@dataclass(frozen=True, kw_only=True)
+@options("models")
 class ModelOptions(DownloadOptions):
-    """The model that is explained."""
+    """Model to explain."""
 
-    explainee_model_name: str = option("vit_base_224", "alias or timm name of the explainee", group="models")
+    explainee_model_name: str = option("vit_base_224", "alias or timm name of the explainee")
     explainee_checkpoint: Path | None = option(
-        None,
-        "its weights (.safetensors, .pth, or a published .ckpt)",
-        group="models",
-        metavar="FILE",
-        free=True,
+        None, "weights of the explainee (.safetensors, .pth or a published .ckpt)", metavar="FILE", free=True
     )
-    seed: int = option(42, "seed of everything random", group="models")
+    seed: int = option(42, "random seed")
 
 
-@dataclass(frozen=True, kw_only=True)
-class ExplaineeOptions(ModelOptions):
-    """The model that is explained, and the class that is explained."""
+@options("models")
+class TargetOptions:
+    """Class to explain."""
 
     train_model_by_target_gt_class: bool = option(
-        False, "explain the true class (target) instead of the predicted one", group="models"
+        False, "explain the true class (target) instead of the predicted one"
     )
+
+
+@options("models")
+class ExplaineeOptions(TargetOptions, ModelOptions):
+    """Model and class to explain, and the class that scores."""
+
     score_class: str = option(
         "explained",
-        "class that selects and scores: the explained one, the true one (target) or the predicted one",
+        "class that selects steps and is scored: the explained, the true (target) or the predicted one",
         choices=("explained", "target", "predicted"),
-        group="models",
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class ExplainerOptions:
-    """The model that explains, and its training objective."""
+@options("objective")
+class ObjectiveOptions:
+    """Training objective; what no flag sets is as the recipe, else as in the checkpoint's training."""
+
+    mask_loss: str | None = option(
+        None, "loss on the size of the mask (default: bce, as released, see README)", choices=MASK_LOSSES
+    )
+    mask_loss_mul: float | None = option(None, "weight of the mask loss (default: 50; vit_small_224: 30)")
+    prediction_loss_mul: float | None = option(None, "weight of the prediction loss (default: 1)")
+    use_logits_only: bool | None = option(
+        None, "minimise -logit instead of the cross entropy (default: False)"
+    )
+    is_ce_neg: bool | None = option(
+        None, "subtract the loss on the inverse mask, and halve the difference (default: False)"
+    )
+    mask_fill: str | None = option(None, "fill of removed pixels in training (default: black)", choices=FILLS)
+    order_loss_mul: float | None = option(
+        None, "weight of the order loss, which cuts the mask at sampled sizes (default: 0, as in the paper)"
+    )
+    order_removal_mul: float | None = option(
+        None, "order loss: weight of the image without the kept pixels against that with them (default: 1)"
+    )
+    order_samples: int | None = option(None, "order loss: number of sizes in each step (default: 2)")
+    smooth_loss_mul: float | None = option(
+        None, "weight of the mask's total variation (default: 0, as in the paper)"
+    )
+
+
+@options("models")
+class ExplainerOptions(ObjectiveOptions):
+    """Explainer and its training objective."""
 
     stage: ClassVar[str] = "finetuning"
 
-    recipe: str = option(
-        RELEASED,
-        "defaults of the objective and its training, and the explainer that was pretrained with them: the "
-        "paper's (released) or our own; any flag that is given beats its recipe",
+    recipe: str | None = option(
+        None,
+        "values of options that no flag sets, and the explainer pretrained with them: the paper's or ours "
+        "(default: released; with --explainer-checkpoint that of its training)",
         choices=tuple(RECIPES),
-        group="models",
     )
     explainer_model_name: str | None = option(
-        None, "alias or timm name of the explainer (default: as the explainee)", group="models"
+        None, "alias or timm name of the explainer (default: as the explainee)"
     )
     explainer_checkpoint: Path | None = option(
-        None, "pLTX weights: a file or a training run's folder", group="models", metavar="PATH", free=True
+        None, "pLTX weights: a file or the folder of a training run", metavar="PATH", free=True
     )
     explainer_model_n_first_layers_to_freeze: int = option(
-        0, "freeze so many first transformer blocks", group="models", metavar="N"
+        0, "number of first transformer blocks to freeze", metavar="N"
     )
-    activation_function: str = option(
-        "sigmoid",
-        "from the head's output to the mask",
+    activation_function: str | None = option(
+        None,
+        "activation from the head's output to the mask (default: as the checkpoint; else sigmoid, or softmax "
+        "for an explainer that was never trained)",
         choices=ACTIVATIONS,
-        group="models",
-    )
-    class_conditional: bool = option(
-        False,
-        "the explainer is asked about a class with each image, so that one forward pass explains any class "
-        "(a checkpoint of such an explainer is known as one without this)",
-        group="models",
-        free=True,
     )
     mask_scale: int | None = option(
         None,
-        "mask rows and columns for each token or last feature of the explainer (default: as its checkpoint; "
-        "1 in pretraining)",
+        "mask rows and columns per token or last feature (default: as the checkpoint; 1 in pretraining)",
         choices=MASK_SCALES,
-        group="models",
     )
     mask_halo: float | None = option(
         None,
-        "share of the blurred mask that is added to it, so that pixels outside are ordered by nearness "
-        "(default: as its checkpoint; 0 in pretraining)",
-        group="models",
-    )
-    mask_loss: str = option(
-        "bce",
-        "size of the mask (bce: released, on the sigmoided mask as if it were logits)",
-        choices=MASK_LOSSES,
-        group="objective",
-    )
-    mask_loss_mul: float | None = option(
-        None, "its weight (default: 50; vit_small_224: 30)", group="objective"
-    )
-    prediction_loss_mul: float = option(1.0, "weight of the prediction loss", group="objective")
-    use_logits_only: bool = option(False, "minus the logit instead of cross entropy", group="objective")
-    is_ce_neg: bool = option(False, "subtract the loss on the inverse mask, and halve", group="objective")
-    mask_fill: str = option("black", "what stands where the mask removes", choices=FILLS, group="objective")
-    order_loss_mul: float = option(
-        0.0,
-        "weight of the order loss, which cuts the mask at sampled sizes and is not in the paper",
-        group="objective",
-    )
-    order_removal_mul: float = option(
-        1.0,
-        "in the order loss, weight of losing the class without the kept pixels against keeping it with them",
-        group="objective",
-    )
-    order_samples: int = option(
-        2, "in the order loss, sizes that each step cuts the mask at; more are slower", group="objective"
-    )
-    smooth_loss_mul: float = option(
-        0.0, "weight of the mask's total variation, which is not in the paper", group="objective"
+        "share of the blurred mask to add, so that outer pixels are ranked by nearness (default: as the "
+        "checkpoint; 0 in pretraining)",
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class PairOptions(ExplainerOptions, ExplaineeOptions):
+@options("models", free=True)
+class ConditionOptions:
+    """Condition of the explainer on a class."""
+
+    class_conditional: bool = option(
+        False,
+        "use an explainer that takes the class as input, so that one forward pass explains any class "
+        "(a checkpoint given with --explainer-checkpoint is recognised without this flag)",
+    )
+
+
+@options("models")
+class PairOptions(ConditionOptions, ExplainerOptions, ExplaineeOptions):
     """Explainer and explainee, and the training objective."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@options("images")
 class LabelOptions:
     """Labels and split of an image set."""
 
     labels_path: Path | None = option(
         None,
-        "CSV with img_name,label (index,label for gtsegs_ijcv.mat; default: labels.csv beside the images), "
-        "or ILSVRC2012_validation_ground_truth.txt beside meta.mat",
-        group="images",
+        "CSV with img_name,label (gtsegs_ijcv.mat: index,label), or ILSVRC2012_validation_ground_truth.txt "
+        "beside meta.mat (default: labels.csv beside the images)",
         metavar="FILE",
         free=True,
     )
     split: str | None = option(
         None,
-        "only this split (column 'split' of the CSV; gtsegs_ijcv.mat without it: tune are the even indices, "
+        "split to use: column 'split' of the CSV (gtsegs_ijcv.mat without it: tune has the even indices, "
         "report the odd ones; default for digits: test, coco: val2017, voc: val)",
-        group="images",
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@options("images")
 class ImageOptions(LabelOptions):
-    """Which images."""
+    """Images."""
 
     images_path: str | None = option(
         None,
         "folder of images (class folders, or flat), or 'digits' (default: data/imagenet/val; digits for "
         "vit_digits)",
-        group="images",
         metavar="DIR",
         free=True,
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@options("images")
 class SegmentationSetOptions(LabelOptions):
-    """Which of the image sets with object masks, and which of its images."""
+    """Image set with object masks, and the choice of its images."""
 
     dataset_type: str | None = option(
         None,
         "image set with object masks (default in segmentation: imagenet; digits for vit_digits)",
         choices=("imagenet", "coco", "voc", "digits"),
-        group="images",
         free=True,
     )
     segmentation_root: Path = option(
-        DATA,
-        "folder that holds gtsegs_ijcv.mat, coco/ or voc/VOCdevkit/VOC2012",
-        group="images",
-        metavar="DIR",
-        free=True,
+        DATA, "folder with gtsegs_ijcv.mat, coco/ or voc/VOCdevkit/VOC2012", metavar="DIR", free=True
     )
-    max_images: int | None = option(None, "only the first so many", group="images", metavar="N")
+    max_images: int | None = option(None, "use at most the first N images", metavar="N")
     manifest: Path | None = option(
-        None,
-        "only the images that this CSV lists (column 'image')",
-        group="images",
-        metavar="FILE",
-        free=True,
+        None, "use only the images that this CSV lists (column 'image')", metavar="FILE", free=True
     )
     exclude_manifest: Path | None = option(
-        None, "leave out the images that this CSV lists", group="images", metavar="FILE", free=True
+        None, "leave out the images that this CSV lists", metavar="FILE", free=True
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@options("images")
 class ChosenImageOptions(SegmentationSetOptions, ImageOptions):
-    """Which of the images, of a folder or of a set with object masks."""
+    """Images of a folder or of a set with object masks."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@options("output", free=True)
 class PlaceOptions:
-    """Where results go."""
+    """Place of the results."""
 
     default_root_dir: Path | None = option(
-        None, "folder of runs (default: checkpoints/ for training, data/results/ for masks)", group="output",
-        metavar="DIR", free=True,
-    )  # fmt: skip
-    run_name: str | None = option(
-        None, "name of this run's folder (default: from the arguments)", group="output", free=True
+        None, "folder of runs (default: checkpoints/ for training, data/results/ for masks)", metavar="DIR"
     )
+    run_name: str | None = option(None, "name of this run's folder (default: made from the options)")
 
 
-@dataclass(frozen=True, kw_only=True)
+@options("sanity check")
 class SanityOptions:
-    """The sanity check of saliency maps by randomised weights (Adebayo et al. 2018)."""
+    """Sanity check of saliency maps by randomised weights (Adebayo et al. 2018)."""
 
     randomise_weights: bool = option(
-        False,
-        "sanity check: explain the model with its weights drawn anew; the true one still scores the maps",
-        group="sanity check",
+        False, "explain the model with randomly drawn weights; the true model still scores the maps"
     )
+
+
+@options()
+class EvaluateOptions:
+    """Evaluation after the masks are made."""
+
+    evaluate: bool = option(True, "score the masks at the end", free=True)
+
+
+@options()
+class MetricsOptions(EvaluateOptions):
+    """Evaluation by perturbation after the masks are made."""
+
+    metrics: str = option("fast", "metrics, as for run_perturbation_eval.py", free=True)

@@ -13,7 +13,7 @@ _LOG_SECONDS = 30.0
 
 
 class _Lines:
-    """A stream that gets each state of a progress bar as a line of its own."""
+    """A stream that writes each state of a progress bar as a line."""
 
     def __init__(self, stream):
         self._stream = stream
@@ -28,9 +28,9 @@ class _Lines:
 
 
 def progress_bar(iterable: Iterable | None = None, desc: str | None = None, **arguments) -> "tqdm":
-    """A progress bar; where there is no terminal, lines half a minute apart, for a log of days.
+    """Return a progress bar; without a terminal, one that writes a line every half minute.
 
-    tqdm's environment variable TQDM_MININTERVAL sets other seconds.
+    tqdm's environment variable TQDM_MININTERVAL sets another interval in seconds.
     """
     from tqdm import tqdm
 
@@ -41,16 +41,13 @@ def progress_bar(iterable: Iterable | None = None, desc: str | None = None, **ar
 
 
 def inner_bar(iterable: Iterable | None = None, **arguments) -> "tqdm":
-    """A progress bar inside another one: gone when it is done, and not shown where there is no terminal.
-
-    A pipe or a file keeps every line, and of a bar that is wiped away an empty one.
-    """
+    """Return a progress bar inside another one: cleared when done, and disabled without a terminal."""
     from tqdm import tqdm
 
     return tqdm(iterable, leave=False, disable=None, **arguments)
 
 
 def display_path(path: str | Path) -> str:
-    """Relative to the working directory where it lies below it, for messages."""
+    """Return a path for messages: relative to the working directory if it lies inside."""
     path = Path(path).resolve()
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -1,41 +1,32 @@
 """Options of `explain.py`."""
-from dataclasses import MISSING, dataclass
+
+from dataclasses import MISSING
 from pathlib import Path
 
-from ltx.config import ACTIVATIONS
 from ltx.main.common.options import (
     BadImageOptions,
+    ConditionOptions,
+    DeviceOptions,
     ExplainerOptions,
     ModelOptions,
     PlaceOptions,
-    RunOptions,
     option,
+    options,
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class ExplainOptions(RunOptions, BadImageOptions, PlaceOptions, ExplainerOptions, ModelOptions):
+@options("finetuning", free=True)
+class ExplainOptions(
+    DeviceOptions, BadImageOptions, PlaceOptions, ConditionOptions, ExplainerOptions, ModelOptions
+):
     """`main/explain.py`: pictures and a model to maps, overlays and masked pictures."""
 
-    input: tuple[Path, ...] = option(
-        MISSING, "pictures, or folders of them", metavar="PATH", group="images", free=True
-    )
+    input: tuple[Path, ...] = option(MISSING, "pictures, or folders of them", metavar="PATH", group="images")
     explainee_model_name: str = option(
-        "efficientnet_lite0", "alias or timm name of the explainee", group="models"
+        "efficientnet_lite0", "alias or timm name of the explainee", group="models", free=False
     )
     train_model_by_target_gt_class: bool = option(
-        False, "start from the explainer that was trained on true classes (target)", group="models"
-    )
-    activation_function: str | None = option(
-        None,
-        "from the head's output to the mask (default: as pretrained; softmax without a pLTX explainer)",
-        choices=ACTIVATIONS,
-        group="models",
-    )
-    is_ce_neg: bool | None = option(
-        None,
-        "subtract the loss on the inverse mask, and halve (default: as pretrained)",
-        group="objective",
+        False, "use the explainer that was trained on true classes (target)", group="models", free=False
     )
     target_class: tuple[str, ...] | None = option(
         None,
@@ -43,35 +34,29 @@ class ExplainOptions(RunOptions, BadImageOptions, PlaceOptions, ExplainerOptions
         "(default: the top class of each picture)",
         group="images",
         metavar="CLASS",
-        free=True,
     )
     class_names: Path | None = option(
-        None, "text file with the name of each class, one a line", group="images", metavar="FILE", free=True
+        None, "text file with the name of each class, one per line", group="images", metavar="FILE"
     )
     steps: int | None = option(
         None,
-        "masks per picture and class, LTX; 0: pLTX, one forward pass, which depends on no class unless the "
-        "explainer is class-conditional (default: 0; 25 with --target-class where it is not; 50 where there "
-        "is no pLTX explainer)",
-        group="finetuning",
+        "LTX steps per picture and class; 0: pLTX, one forward pass, which depends on the class only if the "
+        "explainer is class-conditional (default: 0; 25 with --target-class if it is not; 50 without a pLTX "
+        "explainer)",
         metavar="N",
-        free=True,
     )
-    batch_size: int | str = option(
-        16, "pictures and classes explained side by side, or auto: what fits the memory", metavar="N|auto",
-        group="finetuning", free=True,
-    )  # fmt: skip
+    batch_size: int | str | None = option(
+        None,
+        "pictures and classes explained side by side, or auto: as many as fit in memory (default: 16; "
+        "ordered, CNNs: 4)",
+        metavar="N|auto",
+    )
     show_step: str = option(
         "last",
-        "step that is shown: the last, the one with the lowest loss, or that with the lowest POS (only where "
-        "the class is the top one; takes a few times longer)",
+        "step to show: the last, the one with the lowest loss, or the one with the lowest POS (for the top "
+        "class only; a few times slower)",
         choices=("last", "best_loss", "best_pos"),
-        group="finetuning",
-        free=True,
     )
     finetune_lr: float | None = option(
-        None,
-        "rate of the steps (default: 5e-5, 5e-4 without a pLTX explainer)",
-        group="finetuning",
-        free=True,
+        None, "learning rate of the steps (default: as run_seg_cls_opt.py; 5e-4 without a pLTX explainer)"
     )

@@ -18,11 +18,12 @@ from ltx.main.perturbation_eval.options import PerturbationOptions
 
 
 @cli.script(PerturbationOptions)
-def main(options: PerturbationOptions) -> tuple[Path, dict]:
+def main(options: PerturbationOptions) -> tuple[Path, dict, dict]:
     """Evaluates and prints the table."""
     from ltx.main.perturbation_eval.evaluator import evaluate_and_print
+    from ltx.main.runs.skipped import counts
 
-    return options.run_folder, evaluate_and_print(options)
+    return options.run_folder, evaluate_and_print(options), counts(options.run_folder)
 
 
 if __name__ == "__main__":

@@ -1,54 +1,55 @@
 """Options of `report.py`."""
-from dataclasses import MISSING, dataclass
+
+from dataclasses import MISSING
 from pathlib import Path
 
 from ltx.config import FILLS
-from ltx.main.common.options import option
+from ltx.main.common.options import option, options
 
 
-@dataclass(frozen=True, kw_only=True)
+@options("comparison")
 class ReportOptions:
-    """`main/report.py`: results of any number of runs to one page."""
+    """`main/report.py`: results of any number of runs on one page."""
 
     runs: tuple[str, ...] = option(
-        MISSING, "folders of runs that were evaluated; NAME=FOLDER renames one", flag="RUN"
+        MISSING, "folders of evaluated runs; NAME=FOLDER renames one", flag="RUN", group="options"
     )
-    output: Path = option(Path("report.html"), "page to write; its tables go beside it as .md and .tex",
-                          metavar="FILE")  # fmt: skip
-    title: str | None = option(None, "heading of the page")
-    verbose: bool = option(False, "log what is being done")
+    output: Path = option(
+        Path("report.html"),
+        "page to write, with its tables beside it as .md and .tex",
+        metavar="FILE",
+        group="options",
+    )
+    title: str | None = option(None, "heading of the page", group="options")
+    verbose: bool = option(False, "log each step to standard error", group="options")
     reference: str | None = option(
-        None, "row that the others are compared with (default: last, else pltx, else the first)",
-        group="comparison", metavar="ROW",
-    )  # fmt: skip
+        None, "row to compare the others with (default: last, else pltx, else the first)", metavar="ROW"
+    )
     rival: str | None = option(
-        None, "row that it is compared with image by image (default: best mean rank of the other runs)",
-        group="comparison", metavar="ROW",
-    )  # fmt: skip
+        None,
+        "row to compare it with image by image (default: the best mean rank among the other runs)",
+        metavar="ROW",
+    )
     differ_by: str | None = option(
-        None, "metric that chooses the images on which the two differ most (default: DEL, where it is)",
-        group="comparison", metavar="METRIC",
-    )  # fmt: skip
+        None,
+        "metric that picks the images where the two differ most (default: DEL if present)",
+        metavar="METRIC",
+    )
     fill: str | None = option(
-        None, "the main table's fill (default: black, where all runs have it)",
-        choices=FILLS, group="comparison",
-    )  # fmt: skip
+        None, "fill of the main table (default: black if all runs have it)", choices=FILLS
+    )
     score_class: str | None = option(
-        None, "results of this class alone (default: the one explained, where all runs have it)",
-        choices=("target", "predicted"), group="comparison",
-    )  # fmt: skip
-    common_images: bool = option(
-        False, "runs over different images: compare those that all have", group="comparison"
+        None,
+        "class of the main table (default: the explained one if all runs have it)",
+        choices=("target", "predicted"),
     )
-    exclude_manifest: Path | None = option(
-        None, "leave out the images that this CSV lists", group="comparison", metavar="FILE"
-    )
-    resamples: int = option(2000, "resamples of the bootstrap", group="bootstrap", metavar="N")
-    seed: int = option(42, "what they are drawn from", group="bootstrap")
+    common_images: bool = option(False, "compare runs over different images on those that all have")
+    exclude_manifest: Path | None = option(None, "leave out the images that this CSV lists", metavar="FILE")
+    resamples: int = option(2000, "number of bootstrap resamples", group="bootstrap", metavar="N")
+    seed: int = option(42, "seed of the resamples", group="bootstrap")
     gallery_images: int = option(
-        8, "images of the gallery, and of each side of those that differ most", group="pictures", metavar="N"
+        8, "images in the gallery, and on each side of the largest differences", group="pictures", metavar="N"
     )
     images_path: Path | None = option(
-        None, "folder that holds the runs' images now (default: where they were)", group="pictures",
-        metavar="DIR",
-    )  # fmt: skip
+        None, "folder of the runs' images (default: as in the runs)", group="pictures", metavar="DIR"
+    )

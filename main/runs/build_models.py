@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ltx.config import ALIASES, RELEASED, UserError
+from ltx.config import RELEASED, UserError
 from ltx.main.common.options import ExplaineeOptions, ExplainerOptions, PairOptions
+from ltx.main.common.recipes import RECIPE, filled, usual_values
 from ltx.models.checkpoints import weights_sha256
 from ltx.models.explainee import Explainee
 from ltx.models.explainer import Explainer
@@ -19,15 +20,13 @@ from ltx.models.explainer_files import (
     stored_class_rows,
     stored_mask_scale,
 )
-from ltx.models.losses import Objective, released_mask_weight
+from ltx.models.losses import Objective
 from ltx.models.published import holds_pair
 
 log = logging.getLogger(__name__)
 
 # Metadata of an explainer that was pretrained for a model with random weights.
 RANDOMISED_EXPLAINEE = "randomised_explainee"
-# Metadata that names the recipe of a pretraining; files without it are of the released one.
-RECIPE = "recipe"
 
 
 def explainer_name(options: PairOptions) -> str:
@@ -40,10 +39,26 @@ def with_explainer_named(options):
     return dataclasses.replace(options, explainer_model_name=explainer_name(options))
 
 
-def is_published_pair(options: PairOptions) -> bool:
-    """Whether there is a published LTX checkpoint of this pair."""
-    alias = ALIASES.get(options.explainee_model_name)
-    return bool(alias and alias.published) and explainer_name(options) == options.explainee_model_name
+def settled(options, explainer: Explainer | None = None):
+    """Return the options with those that are None set: by recipe, checkpoint or default, see `recipes`.
+
+    Args:
+        options: of a script that trains an explainer or makes masks with one.
+        explainer: makes the masks; with the metadata of its checkpoint.
+
+    Raises:
+        UserError: unknown explainer, or a number out of its range.
+    """
+
+    def kind_of(name: str) -> str:
+        with torch.device("meta"):
+            built = explainer or Explainer.untrained(name)
+        return "tokens" if built.has_tokens else "feature_map"
+
+    metadata = (explainer and explainer.metadata) or {}
+    names = explainer_name(options), options.explainee_model_name
+    options = filled(options, usual_values(options.stage, options.recipe, metadata, *names, kind_of))
+    return filled(options, Objective.from_options(options).as_options())
 
 
 def load_explainee(options: ExplaineeOptions) -> Explainee:
@@ -83,7 +98,7 @@ def explainer_path(options: PairOptions) -> Path:
         options.train_model_by_target_gt_class,
         options.explainer_checkpoint,
         options.class_conditional,
-        options.recipe,
+        options.recipe or RELEASED,
     )
 
 
@@ -92,14 +107,6 @@ def model_to_explain(explainee: Explainee, options) -> Explainee:
     if not options.randomise_weights:
         return explainee
     return explainee.with_random_weights(options.seed).to(explainee.mean.device)
-
-
-
-
-
-
-
-
 
 
 def new_explainer(options: PairOptions, explainee: Explainee, mask_scale: int = 1) -> Explainer:
@@ -117,7 +124,7 @@ def new_explainer(options: PairOptions, explainee: Explainee, mask_scale: int = 
     explainer = Explainer.for_explainee(
         explainer_name(options),
         explainee,
-        options.activation_function,
+        options.activation_function or "sigmoid",
         options.explainer_model_n_first_layers_to_freeze,
         options.class_conditional,
         mask_scale,
@@ -186,44 +193,17 @@ def pretrained_explainer(options: PairOptions, explainee: Explainee) -> tuple[Ex
     else:  # every weight follows, so none are looked for
         explainer = Explainer.untrained(
             explainer_name(options),
-            options.activation_function,
+            options.activation_function or "sigmoid",
             options.explainer_model_n_first_layers_to_freeze,
             rows,
             scale,
         )
     metadata = load_explainer(path, explainer)
-    _set_halo(explainer, options)
+    _set_halo(explainer, settled(options, explainer))
     log.info("pLTX explainer: %s", path)
-    if (trained := metadata.get(RECIPE, RELEASED)) != options.recipe:
+    if options.recipe not in (None, trained := metadata.get(RECIPE, RELEASED)):
         log.warning("%s was pretrained with --recipe %s, not with %s", path, trained, options.recipe)
     return explainer, path, metadata
-
-
-def objective(options: PairOptions) -> Objective:
-    """The training objective; the mask weight defaults to 50, and 30 for ViT-Small (released).
-
-    Raises:
-        UserError: an option out of its range.
-    """
-    if options.order_samples < 1:
-        raise UserError(f"--order-samples {options.order_samples}: wanted at least 1")
-    weight = options.mask_loss_mul
-    if weight is None:
-        weight = released_mask_weight(explainer_name(options))
-    return Objective(
-        options.mask_loss,
-        weight,
-        options.prediction_loss_mul,
-        options.use_logits_only,
-        options.is_ce_neg,
-        options.mask_fill,
-        options.order_loss_mul,
-        options.order_removal_mul,
-        options.smooth_loss_mul,
-        options.order_samples,
-    )
-
-
 
 
 def explainee_record(options: ExplaineeOptions, explainee: Explainee) -> dict:

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from ltx import config
-from ltx.config import UserError
+from ltx.config import RELEASED, UserError
 from ltx.datasets.base import ImageSet
 from ltx.datasets.manifest import FIELDS, read_names
+from ltx.main.common.recipes import usual_values
 from ltx.main.runs.files import read_json, write_json, write_rows
 from ltx.main.runs.locks import claimed
 from ltx.main.runs.run_record import MASK_RUN, RUN, check_shape
+from ltx.models.losses import Objective
 
 _PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn", "h5py", "pillow")
 
@@ -106,13 +108,40 @@ def _digest(identity: dict) -> str:
 
 
 def _as_known_to(run: dict, identity: dict, options) -> dict:
-    """The identity without options at their defaults that the version which began a run did not have."""
+    """Return the identity as the version that began a run would have written it.
+
+    Options that it did not have are left out at their defaults, and those that are gone are as they were.
+    Null is the default, or what the recorded plan says: both were filled in later.
+    """
     known = run.get("identity", {}).get("options", identity["options"])
-    defaults = {field.name: _plain(field.default) for field in dataclasses.fields(options)}
-    kept = {
-        name: value for name, value in identity["options"].items() if name in known or value != defaults[name]
-    }
+    fields = dataclasses.fields(options)
+    usual = {field.name: _plain(field.default) for field in fields} | _usual_values(options)
+    kept = {name: value for name, value in known.items() if name not in {field.name for field in fields}}
+    for name, value in identity["options"].items():
+        either = [known.get(name), value]
+        same = _number(either[0]) == _number(value) or (None in either and usual[name] in either)
+        if name in known and (same or (value is None and "plan" in identity)):
+            kept[name] = known[name]
+        elif name in known or value not in (None, usual[name]):
+            kept[name] = value
     return identity | {"options": kept}
+
+
+def _usual_values(options) -> dict[str, Any]:
+    """Return the released values of options whose default is None."""
+    if not hasattr(options, "stage"):
+        return {}
+    explainee = options.explainee_model_name
+    names = options.explainer_model_name or explainee, explainee
+    return Objective().as_options() | usual_values(options.stage, RELEASED, {}, *names)
+
+
+def _number(value: Any) -> Any:
+    """Return a text that is a number as the number: rates were text once."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
 def read_run(folder: Path) -> dict[str, Any]:
@@ -167,10 +196,6 @@ def check_same_run(found: str | None, wanted: str, path: Path) -> None:
             f"{path} belongs to a run of another configuration (its hash is {str(found)[:12]}, that of "
             f"run.json {wanted[:12]}); remove it and make it again"
         )
-
-
-
-
 
 
 def _differences(before: dict, now: dict, prefix: str = "") -> list[str]:

@@ -44,8 +44,8 @@ class Settings:
         stop_scoring: see `StepScorer`; False only to measure.
     """
 
-    n_steps: int = 25
-    lr: float = 5e-5
+    n_steps: int
+    lr: float
     optimize_by_pos: bool = True
     early_stop: bool = False
     slots: int = 16

@@ -14,8 +14,8 @@ from ltx.main.runs.build_models import (
     explainee_record,
     explainer_name,
     model_to_explain,
-    objective,
     pretrained_explainer,
+    settled,
     with_explainer_named,
 )
 from ltx.main.runs.mask_files import MaskUnit
@@ -51,6 +51,7 @@ def run_ltx(options: FinetuneOptions, explainee: Explainee, images: ImageSet, fo
     options = with_explainer_named(options)
     explainer, path, metadata = pretrained_explainer(options, explainee)
     explainer.to(device)
+    options = settled(options, explainer)
     print(f"pLTX explainer: {path}")
     settings = finetune_settings(options, explainer, path)
     method = "pltx" if options.RUN_BASE_MODEL else "ltx"
@@ -73,7 +74,7 @@ def run_ltx(options: FinetuneOptions, explainee: Explainee, images: ImageSet, fo
     speed_up(options, explainee, explainer)
     if explained is not explainee:
         speed_up(options, explained)
-    loss, side_by_side = objective(options), None
+    loss, side_by_side = Objective.from_options(options), None
     if not options.RUN_BASE_MODEL:
         side_by_side = SideBySide(options.batch_size, measure_slot(explainer, explained, loss), device)
     make = _UnitMaker(explainer, explained, loss, settings, side_by_side)
@@ -160,6 +161,7 @@ def finetune_settings(options: FinetuneOptions, explainer: Explainer, checkpoint
     Raises:
         UserError: a rate that is no number, or no stored optimiser.
     """
+    options = settled(options, explainer)
     batch_size = 1 if options.batch_size == AUTO else options.batch_size
     if options.n_epochs_to_optimize_stage_b < 1 or batch_size < 1 or options.unit_size < 1:
         raise UserError("--n_epochs_to_optimize_stage_b, --batch-size and --unit-size must be at least 1")
@@ -171,10 +173,7 @@ def finetune_settings(options: FinetuneOptions, explainer: Explainer, checkpoint
     if options.finetune_lr == "released" and not options.RUN_BASE_MODEL:
         schedule, moments = _released(checkpoint, explainer, options.lr or RELEASED_PEAK)
     elif not options.RUN_BASE_MODEL:
-        try:
-            lr = float(options.finetune_lr)
-        except ValueError:
-            raise UserError(f"--finetune-lr {options.finetune_lr}: wanted a number or 'released'") from None
+        lr = options.finetune_lr
     return Settings(
         n_steps=options.n_epochs_to_optimize_stage_b,
         lr=lr,

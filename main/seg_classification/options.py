@@ -1,12 +1,14 @@
-"""Options of pretraining and of making LTX masks."""
-from dataclasses import dataclass
+"""Options of pretraining and of LTX masks."""
+
 from pathlib import Path
 from typing import ClassVar
 
 from ltx.main.common.options import (
     BadImageOptions,
     ChosenImageOptions,
+    EvaluateOptions,
     ImageOptions,
+    MetricsOptions,
     PairOptions,
     PlaceOptions,
     RunOptions,
@@ -14,131 +16,109 @@ from ltx.main.common.options import (
     ShardOptions,
     SpeedOptions,
     option,
+    options,
 )
 
 
-@dataclass(frozen=True, kw_only=True)
+@options("training")
 class PretrainOptions(RunOptions, BadImageOptions, SpeedOptions, PlaceOptions, ImageOptions, PairOptions):
     """`run_seg_cls.py`: pLTX pretraining."""
 
     stage: ClassVar[str] = "pretraining"
     ignored_flags: ClassVar[tuple[str, ...]] = (
-        "--RUN-BASE-MODEL", "--optimize-by-pos", "--n_epochs_to_optimize_stage_b",
-    )  # fmt: skip
+        "--RUN-BASE-MODEL",
+        "--optimize-by-pos",
+        "--n_epochs_to_optimize_stage_b",
+    )
 
-    n_epochs: int = option(30, "epochs", group="training")
-    batch_size: int = option(32, "images per step, of all processes together", group="training")
+    n_epochs: int = option(30, "number of epochs")
+    batch_size: int = option(32, "images per step, over all processes")
     accumulate: int = option(
-        1,
-        "parts that a step's images are taken in, one after the other: less memory, the same step",
-        group="training",
-        metavar="N",
-        free=True,
+        1, "parts of a step that are computed in turn: less memory, equal results", metavar="N", free=True
     )
-    lr: float | None = option(
-        None, "peak rate (default: 2e-3 for the published pairs, else 2e-4)", group="training"
-    )
-    weight_decay: float = option(0.01, "weight decay of AdamW", group="training")
+    lr: float | None = option(None, "peak learning rate (default: 2e-4; published pairs: 2e-3)")
+    weight_decay: float = option(0.01, "weight decay of AdamW")
     schedule_images: int | None = option(
         None,
-        "images per epoch that the rate's schedule is sized on (default: 50000 for the published pairs as "
-        "released, else the training images)",
-        group="training",
+        "images per epoch that the learning-rate schedule assumes (default: the training images; published "
+        "pairs: 50000)",
         metavar="N",
     )
     absent_loss_mul: float = option(
         0.5,
-        "class-conditional: weight of the mask loss for absent classes, in parts of that for present ones; "
-        "their pull to 0 meets no resistance, so with the released objective more takes all masks with it",
-        group="training",
+        "class-conditional: weight of the mask loss for absent classes, relative to present ones (nothing "
+        "opposes it, so large values empty all masks)",
     )
-    freeze_backbone: bool = option(
-        False, "train the head alone, on the features of the pretrained backbone", group="training"
-    )
-    augment: bool = option(
-        False, "train on a random crop (a third or more) of each image, mirrored or not", group="training"
-    )
-    train_n_label_sample: int | None = option(
-        None, "training images per class (default: 1)", group="training", metavar="N"
-    )
-    val_n_label_sample: int | None = option(
-        None, "validation images per class (default: 1)", group="training", metavar="N"
-    )
-    train_images: int | None = option(
-        None, "training images in all, whatever the class", group="training", metavar="N"
-    )
-    val_images: int | None = option(
-        None, "validation images in all, whatever the class", group="training", metavar="N"
-    )
-    train_manifest: Path | None = option(
-        None, "CSV that lists the training images", group="training", metavar="FILE", free=True
-    )
-    val_manifest: Path | None = option(
-        None, "CSV that lists the validation images", group="training", metavar="FILE", free=True
-    )
+    freeze_backbone: bool = option(False, "train only the head, on features of the pretrained backbone")
+    augment: bool = option(False, "train on random crops (at least a third of the image) and mirror images")
+    train_n_label_sample: int | None = option(None, "training images per class (default: 1)", metavar="N")
+    val_n_label_sample: int | None = option(None, "validation images per class (default: 1)", metavar="N")
+    train_images: int | None = option(None, "total number of training images, of any class", metavar="N")
+    val_images: int | None = option(None, "total number of validation images, of any class", metavar="N")
+    train_manifest: Path | None = option(None, "CSV of the training images", metavar="FILE", free=True)
+    val_manifest: Path | None = option(None, "CSV of the validation images", metavar="FILE", free=True)
     train_images_path: str | None = option(
-        None, "another folder for the training images", group="training", metavar="DIR", free=True
+        None, "folder of the training images (default: --images-path)", metavar="DIR", free=True
     )
-    train_split: str | None = option(None, "another split for the training images", group="training")
-    enable_checkpointing: bool = option(True, "save last and best weights and pictures", group="training")
-    half_checkpoints: bool = option(False, "store best and last in float16", group="training")
-    save_every: int = option(200, "steps between saves of the resumable state", group="training", free=True)
+    train_split: str | None = option(None, "split of the training images (default: --split)")
+    enable_checkpointing: bool = option(True, "save last and best weights, and pictures")
+    half_checkpoints: bool = option(False, "store last and best weights in float16")
+    save_every: int = option(200, "steps between saves of the resumable state", free=True)
     randomise_weights: bool = option(
         False,
-        "sanity check: pretrain for the model with its weights drawn anew (folder <class>-randomised)",
+        "pretrain for the model with randomly drawn weights (folder <class>-randomised)",
         group="sanity check",
         free=True,  # the hash of the weights tells such runs apart
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@options("finetuning")
 class LtxOptions(
-    RunOptions, BadImageOptions, SpeedOptions, ShardOptions, PlaceOptions, SanityOptions, PairOptions
+    RunOptions,
+    BadImageOptions,
+    SpeedOptions,
+    ShardOptions,
+    PlaceOptions,
+    SanityOptions,
+    PairOptions,
+    EvaluateOptions,
 ):
-    """Making LTX masks (or pLTX masks with --RUN-BASE-MODEL True), whatever the images."""
+    """LTX masks of any images, or pLTX masks with --RUN-BASE-MODEL True."""
 
     ignored_flags: ClassVar[tuple[str, ...]] = (
-        "--train-n-label-sample", "--val-n-label-sample", "--n-epochs", "--enable-checkpointing",
-    )  # fmt: skip
+        "--train-n-label-sample",
+        "--val-n-label-sample",
+        "--n-epochs",
+        "--enable-checkpointing",
+    )
 
-    RUN_BASE_MODEL: bool = option(
-        False, "pLTX masks only, no finetuning", flag="--RUN-BASE-MODEL", group="finetuning"
-    )
+    RUN_BASE_MODEL: bool = option(False, "write pLTX masks, without finetuning", flag="--RUN-BASE-MODEL")
     n_epochs_to_optimize_stage_b: int = option(
-        25, "steps per image", flag="--n_epochs_to_optimize_stage_b", group="finetuning", metavar="N"
+        25, "finetuning steps per image", flag="--n_epochs_to_optimize_stage_b", metavar="N"
     )
-    finetune_lr: str = option(
-        "5e-5",
-        "constant rate, or 'released': go on with the checkpoint's optimiser and schedule",
-        group="finetuning",
+    finetune_lr: float | str | None = option(
+        None,
+        "constant learning rate, or 'released': continue the checkpoint's optimiser and schedule "
+        "(default: 5e-5; ordered: 2e-4, CNNs 5e-4)",
+        metavar="RATE|released",
     )
-    lr: float | None = option(
-        None, "peak rate of the schedule that --finetune-lr released goes on with (default: 2e-3)",
-        group="finetuning",
-    )  # fmt: skip
-    optimize_by_pos: bool = option(
-        True, "keep the step with the lowest POS (False: highest NEG)", group="finetuning"
-    )
-    select_best: bool = option(
-        True,
-        "score the mask of every step and keep the best too (False: none is chosen by a metric; quicker)",
-        group="finetuning",
+    lr: float | None = option(None, "peak of the schedule of --finetune-lr released (default: 2e-3)")
+    optimize_by_pos: bool = option(True, "keep the step with the lowest POS (False: the highest NEG)")
+    select_best: bool | None = option(
+        None, "score every step's mask and keep the best as well (default: True; ordered: False)"
     )
     early_stop: bool = option(
-        False, "stop an image at POS under 6 or NEG over 89 (released; stores pltx and best_* only)",
-        group="finetuning",
-    )  # fmt: skip
-    batch_size: int | str = option(
-        16, "images finetuned side by side, or auto: what fits the memory", metavar="N|auto",
-        group="finetuning", free=True,
-    )  # fmt: skip
-    unit_size: int = option(256, "images per mask file", group="finetuning", metavar="N")
-    evaluate: bool = option(True, "score the masks at the end", group="finetuning", free=True)
-    metrics: str = option(
-        "fast", "which metrics, as of run_perturbation_eval.py", group="finetuning", free=True
+        False, "stop an image at POS under 6 or NEG over 89, as released; stores only pltx and best_*"
     )
+    batch_size: int | str | None = option(
+        None,
+        "images finetuned side by side, or auto: as many as fit in memory (default: 16; ordered, CNNs: 4)",
+        metavar="N|auto",
+        free=True,
+    )
+    unit_size: int = option(256, "images per mask file", metavar="N")
 
 
-@dataclass(frozen=True, kw_only=True)
-class FinetuneOptions(LtxOptions, ChosenImageOptions):
+@options("finetuning")
+class FinetuneOptions(LtxOptions, MetricsOptions, ChosenImageOptions):
     """`run_seg_cls_opt.py`: LTX masks, scored by perturbation."""

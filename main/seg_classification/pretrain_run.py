@@ -16,16 +16,15 @@ from ltx.datasets.manifest import draw_per_class, draw_total, from_manifest
 from ltx.main.common.devices import speed_up
 from ltx.main.common.figures import CELL_TITLES, cells, write_sheet
 from ltx.main.common.launch import World
+from ltx.main.common.recipes import RECIPE
 from ltx.main.runs.build_images import needs_labels, open_image_set
 from ltx.main.runs.build_models import (
     RANDOMISED_EXPLAINEE,
-    RECIPE,
     explainee_record,
     explainer_name,
-    is_published_pair,
     model_to_explain,
     new_explainer,
-    objective,
+    settled,
     start_from_plain,
     with_explainer_named,
 )
@@ -35,9 +34,9 @@ from ltx.main.seg_classification.pretraining import Plan, Trainer
 from ltx.models.checkpoints import weights_sha256
 from ltx.models.explainee import Explainee
 from ltx.models.explainer_files import run_kind
+from ltx.models.losses import Objective
 from ltx.models.registry import pair_folder
 
-RELEASED_SCHEDULE_IMAGES = 50_000
 _DIGIT_ROUNDS = 20
 _PICTURES = 8
 
@@ -59,7 +58,7 @@ def pretrain(
     Raises:
         UserError: too few images, missing labels, another run in the folder, ...
     """
-    options, world = with_explainer_named(options), world or World()
+    options, world = settled(with_explainer_named(options)), world or World()
     train_set, train, val_set, val = choose(options, explainee)
     needs_labels(train_set, train, options)
     needs_labels(val_set, val, options)
@@ -104,12 +103,13 @@ def pretrain(
         f"{plan.highest_rate(len(train)):.3g} of --lr {plan.lr:g} "
         f"(schedule sized on {plan.schedule_images} images)"
     )
+    objective = Objective.from_options(options)
     trainer = Trainer(
-        explainer, explainee, objective(options), train_set, train, val_set, val, plan, folder,
+        explainer, explainee, objective, train_set, train, val_set, val, plan, folder,
         {
             "run_hash": run["hash"],
             "class": "target" if options.train_model_by_target_gt_class else "predicted",
-            "objective": dataclasses.asdict(objective(options)),
+            "objective": dataclasses.asdict(objective),
             RANDOMISED_EXPLAINEE: options.randomise_weights,
             RECIPE: options.recipe,
         },
@@ -127,8 +127,7 @@ def run_folder(options: PretrainOptions) -> Path:
 
 
 def make_plan(options: PretrainOptions, n_train: int) -> Plan:
-    """Schedule and sizes; published pairs keep the released schedule (sized on 50,000 images) and rate."""
-    published = is_published_pair(options)
+    """Schedule and sizes of settled options."""
     if min(options.n_epochs, options.batch_size, options.save_every, options.accumulate) < 1:
         raise UserError("--n-epochs, --batch-size, --save-every and --accumulate must be at least 1")
     # Whole batches: the released sizing rounds down, and would leave an epoch's last batch a rate of 0.
@@ -136,9 +135,9 @@ def make_plan(options: PretrainOptions, n_train: int) -> Plan:
     return Plan(
         n_epochs=options.n_epochs,
         batch_size=options.batch_size,
-        lr=options.lr if options.lr is not None else (2e-3 if published else 2e-4),
+        lr=options.lr,
         weight_decay=options.weight_decay,
-        schedule_images=options.schedule_images or (RELEASED_SCHEDULE_IMAGES if published else own_size),
+        schedule_images=options.schedule_images or own_size,
         by_target=options.train_model_by_target_gt_class,
         score_class=options.score_class,
         seed=options.seed,

@@ -24,12 +24,13 @@ from ltx.main.seg_classification.options import PretrainOptions
 
 
 @cli.script(PretrainOptions)
-def main(options: PretrainOptions) -> tuple[Path, dict]:
+def main(options: PretrainOptions) -> tuple[Path, dict, dict]:
     """Trains and reports the best epoch."""
     from ltx.main.common import launch
     from ltx.main.common.devices import pick_device
     from ltx.main.runs.build_images import check_images
     from ltx.main.runs.build_models import load_explainee
+    from ltx.main.runs.skipped import counts
     from ltx.main.seg_classification.pretrain_run import pretrain
 
     device = pick_device(options.device)
@@ -42,9 +43,8 @@ def main(options: PretrainOptions) -> tuple[Path, dict]:
         f"mask area {best['val_mask_area']:.3f}"
     )
     print(f"explainer: {progress.display_path(folder)}")
-    return folder, {
-        "pltx": {"POS": best["val_POS"], "mask_area": best["val_mask_area"], "epoch": best["epoch"]}
-    }
+    figures = {"POS": best["val_POS"], "mask_area": best["val_mask_area"], "epoch": best["epoch"]}
+    return folder, {"pltx": figures}, counts(folder)
 
 
 if __name__ == "__main__":

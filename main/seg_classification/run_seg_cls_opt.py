@@ -19,12 +19,13 @@ from ltx.main.seg_classification.options import FinetuneOptions
 
 
 @cli.script(FinetuneOptions)
-def main(options: FinetuneOptions) -> tuple[Path, dict]:
+def main(options: FinetuneOptions) -> tuple[Path, dict, dict]:
     """Makes the masks and, unless told not to, evaluates them."""
     from ltx.main.common.devices import pick_device
     from ltx.main.perturbation_eval.evaluator import evaluate_and_print
     from ltx.main.runs.build_images import check_images, open_image_set
     from ltx.main.runs.build_models import explainer_path, load_explainee
+    from ltx.main.runs.skipped import counts
     from ltx.main.seg_classification.ltx_run import default_run_name, run_ltx
 
     device = pick_device(options.device)
@@ -37,9 +38,10 @@ def main(options: FinetuneOptions) -> tuple[Path, dict]:
     run_ltx(options, explainee, images, folder, device)
     print(f"masks: {progress.display_path(folder)}")
     if not options.evaluate:
-        return folder, {}
+        return folder, {}, counts(folder)
     shared = cli.shared(options, PerturbationOptions)
-    return folder, evaluate_and_print(PerturbationOptions(run_folder=folder, **shared))
+    rows = evaluate_and_print(PerturbationOptions(run_folder=folder, **shared))
+    return folder, rows, counts(folder)
 
 
 if __name__ == "__main__":

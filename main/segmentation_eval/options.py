@@ -1,46 +1,50 @@
 """Options of the segmentation stages and of `run_segmentation_eval.py`."""
-from dataclasses import MISSING, dataclass
+
+from dataclasses import MISSING
 from pathlib import Path
 
-from ltx.main.common.options import BadImageOptions, ReadOptions, SegmentationSetOptions, ShardOptions, option
+from ltx.main.common.options import (
+    BadImageOptions,
+    ReadOptions,
+    SegmentationSetOptions,
+    ShardOptions,
+    option,
+    options,
+)
 from ltx.main.seg_classification.options import LtxOptions
 
 
-@dataclass(frozen=True, kw_only=True)
+@options(free=True)
 class VoidOptions:
-    """What the pixels are that VOC leaves unlabelled."""
+    """Meaning of the pixels that VOC leaves unlabelled."""
 
     voc_void: str = option(
         "both",
-        "VOC's void pixels (255) count as foreground (released), are ignored (columns *_void_ignored), or "
-        "both, side by side",
+        "void pixels of VOC (255): foreground (released), ignored (columns *_void_ignored), or both",
         choices=("both", "foreground", "ignore"),
-        free=True,
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@options()
 class SegStageBOptions(LtxOptions, SegmentationSetOptions, VoidOptions):
     """`seg_stage_b.py`: LTX masks of an image set with object masks, scored by segmentation."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@options("finetuning")
 class SegStageAOptions(SegStageBOptions):
-    """`seg_stage_a.py`: the same with pLTX masks."""
+    """`seg_stage_a.py`: pLTX masks of an image set with object masks, scored by segmentation."""
 
-    RUN_BASE_MODEL: bool = option(
-        True, "pLTX masks only, no finetuning", flag="--RUN-BASE-MODEL", group="finetuning"
-    )
+    RUN_BASE_MODEL: bool = option(True, "write pLTX masks, without finetuning", flag="--RUN-BASE-MODEL")
 
 
-@dataclass(frozen=True, kw_only=True)
+@options()
 class SegmentationOptions(ReadOptions, BadImageOptions, ShardOptions, VoidOptions):
     """`run_segmentation_eval.py`: mask files to PA, mAP, mIoU, mF1."""
 
-    run_folder: Path = option(MISSING, "folder of a run that made masks", flag="RUN_FOLDER")
+    run_folder: Path = option(MISSING, "folder of a run with masks", flag="RUN_FOLDER")
     segmentation_root: Path | None = option(
-        None, "folder that holds the run's image set now (default: where it was)", metavar="DIR", free=True
+        None, "folder of the run's image set (default: as in the run)", metavar="DIR", free=True
     )
     exclude_manifest: Path | None = option(
-        None, "leave out the images that this CSV lists (those trained on, say)", metavar="FILE"
+        None, "leave out the images that this CSV lists, such as training images", metavar="FILE"
     )

@@ -17,7 +17,7 @@ from ltx.main.segmentation_eval.options import SegmentationOptions
 
 
 @cli.script(SegmentationOptions)
-def main(options: SegmentationOptions) -> tuple[Path, dict]:
+def main(options: SegmentationOptions) -> tuple[Path, dict, dict]:
     """Evaluates and prints the table."""
     from ltx.main.segmentation_eval.stage import score_run
 

@@ -18,7 +18,7 @@ from ltx.main.segmentation_eval.options import SegStageAOptions
 
 
 @cli.script(SegStageAOptions)
-def main(options: SegStageAOptions) -> tuple[Path, dict]:
+def main(options: SegStageAOptions) -> tuple[Path, dict, dict]:
     """Makes the masks and evaluates them."""
     from ltx.main.segmentation_eval.stage import run_stage
 

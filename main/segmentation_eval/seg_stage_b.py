@@ -18,7 +18,7 @@ from ltx.main.segmentation_eval.options import SegStageBOptions
 
 
 @cli.script(SegStageBOptions)
-def main(options: SegStageBOptions) -> tuple[Path, dict]:
+def main(options: SegStageBOptions) -> tuple[Path, dict, dict]:
     """Makes the masks and evaluates them."""
     from ltx.main.segmentation_eval.stage import run_stage
 

@@ -8,16 +8,17 @@ from ltx.main.common import cli, devices, progress
 from ltx.main.runs import tables
 from ltx.main.runs.build_images import open_segmentation_set
 from ltx.main.runs.build_models import load_explainee
+from ltx.main.runs.skipped import counts
 from ltx.main.seg_classification.ltx_run import default_run_name, run_ltx
 from ltx.main.segmentation_eval.evaluator import evaluate
 from ltx.main.segmentation_eval.options import SegmentationOptions, SegStageBOptions
 
 
-def run_stage(options: SegStageBOptions) -> tuple[Path, dict]:
+def run_stage(options: SegStageBOptions) -> tuple[Path, dict, dict]:
     """Makes the masks and, unless told not to, evaluates them.
 
     Returns:
-        The run folder, and the metrics by variant (empty where other shards are still at work).
+        The run folder, the metrics by variant (empty while other shards are at work), the images left out.
 
     Raises:
         UserError: no image set, no weights, another run in the folder, ...
@@ -31,16 +32,16 @@ def run_stage(options: SegStageBOptions) -> tuple[Path, dict]:
     run_ltx(options, explainee, images, folder, device)
     print(f"masks: {progress.display_path(folder)}")
     if not options.evaluate:
-        return folder, {}
+        return folder, {}, counts(folder)
     shared = cli.shared(options, SegmentationOptions, leave_out=("exclude_manifest", "segmentation_root"))
     return score_run(SegmentationOptions(run_folder=folder, **shared))
 
 
-def score_run(options: SegmentationOptions) -> tuple[Path, dict]:
+def score_run(options: SegmentationOptions) -> tuple[Path, dict, dict]:
     """Evaluates the masks of a run and prints the table.
 
     Returns:
-        The run folder, and the metrics by variant.
+        The run folder, the metrics by variant, the numbers of images left out.
 
     Raises:
         UserError: see `evaluator.evaluate`.
@@ -49,4 +50,4 @@ def score_run(options: SegmentationOptions) -> tuple[Path, dict]:
     if rows:
         title = f"segmentation metrics of {progress.display_path(options.run_folder)}"
         print(tables.format_table(rows, title, tables.candidates_of(options.run_folder)))
-    return options.run_folder, tables.means_of(rows)
+    return options.run_folder, tables.means_of(rows), counts(options.run_folder)

@@ -18,11 +18,11 @@ from ltx.main.baselines.base import Batch
 from ltx.main.baselines.methods import ALL, BASELINES, resolve_methods
 from ltx.main.baselines.options import BaselineOptions
 from ltx.main.common.devices import speed_up
-from ltx.main.common.recipes import with_recipe
-from ltx.main.runs.build_models import load_explainee, objective, pretrained_explainer
+from ltx.main.runs.build_models import load_explainee, pretrained_explainer, settled
 from ltx.main.seg_classification.finetuning import finetune, pltx
 from ltx.main.seg_classification.ltx_run import finetune_settings
 from ltx.main.seg_classification.options import FinetuneOptions
+from ltx.models.losses import Objective
 
 N_IMAGES = {"digits": 64, "lite0": 16}
 RECIPES = (RELEASED, "ordered")
@@ -43,7 +43,7 @@ def measure(key: str, options, peaks: dict[str, float]) -> dict[str, dict]:
     images = stack(open_images(key, options.images_path), range(n_images))
     work, shared = {}, {"explainee_model_name": PAIRS[key]}
     for recipe in RECIPES:
-        work |= _ours(with_recipe(FinetuneOptions, shared | {"recipe": recipe}), images)
+        work |= _ours(FinetuneOptions(**shared | {"recipe": recipe}), images)
     work |= _baselines(BaselineOptions(method=ALL, **shared, rise_masks=options.rise_masks), images)
     for call in work.values():
         call(2)  # the first call of a method is slower
@@ -54,7 +54,8 @@ def measure(key: str, options, peaks: dict[str, float]) -> dict[str, dict]:
 def _ours(options: FinetuneOptions, images: torch.Tensor) -> dict:
     explainee = load_explainee(options)
     explainer, path, _ = pretrained_explainer(options, explainee)
-    settings, loss = finetune_settings(options, explainer, path), objective(options)
+    settings = finetune_settings(options, explainer, path)
+    loss = Objective.from_options(settled(options, explainer))
     speed_up(options, explainee, explainer)
     with torch.no_grad():
         classes = explainee(images).argmax(1)

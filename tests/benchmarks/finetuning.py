@@ -26,6 +26,7 @@ from common import (
 from released import finetune_one
 from torch import Tensor
 
+from ltx.main.api import TRAINED
 from ltx.main.perturbation_eval.curves import auc, removal_curve
 from ltx.main.seg_classification.finetuning import Settings, finetune
 from ltx.main.seg_classification.step_scorer import STOP_POS
@@ -60,19 +61,19 @@ def measure(key: str, options, peaks: dict[str, float]) -> dict[str, dict]:
     }
 
     def ours(precision: str, **changes):
-        settings = Settings(n_steps=steps, slots=options.slots, **changes)
+        settings = Settings(n_steps=steps, lr=TRAINED.lr, slots=options.slots, **changes)
         return finetune(*models[precision], images, classes, classes, Objective(), settings)
 
     def other_loop(precision: str):
         own, frozen = copy.deepcopy(models[precision][0]), models[precision][1]
         own.channels_last = False  # vmap has no such layout
         settings = Settings(
-            n_steps=steps, slots=options.slots, select=False, use_vmap=not explainer.has_tokens
+            n_steps=steps, lr=TRAINED.lr, slots=options.slots, select=False, use_vmap=not explainer.has_tokens
         )
         return finetune(own, frozen, images, classes, classes, Objective(), settings)
 
     def flops_of(n_steps):
-        few, settings = images[:2], Settings(n_steps=n_steps, **in_full)
+        few, settings = images[:2], Settings(n_steps=n_steps, lr=TRAINED.lr, **in_full)
         return gflop(
             lambda: finetune(explainer, explainee, few, classes[:2], classes[:2], Objective(), settings)
         )
