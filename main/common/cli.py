@@ -18,8 +18,22 @@ from typing import Any, NoReturn
 
 from ltx import config
 from ltx.config import UserError
-from ltx.main.common.options import IGNORED_FLAGS
 
+# Flags of the published commands that have no effect here; each is accepted with one line of warning.
+IGNORED_FLAGS = (
+    "--plot-path",
+    "--img-size",
+    "--patch-size",
+    "--is-clamp-between-0-to-1",
+    "--is-sampled-train-data-uniformly",
+    "--is-sampled-val-data-uniformly",
+    "--is-explainer-convnet",
+    "--is-explainee-convnet",
+    "--is-freezing-explaniee-model",
+    "--evaluation-experiment-folder-name",
+    "--start-epoch-to-evaluate",
+    "--n-batches-to-visualize",
+)
 # Paths that a script creates, and one whose reader has a more helpful message.
 _NOT_CHECKED = ("output", "default_root_dir", "segmentation_root")
 

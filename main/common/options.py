@@ -1,7 +1,7 @@
 """Groups of options that several scripts share; the options of one job stand in its own folder.
 
-A field made with `option` becomes a flag of its name, with dashes; `main.common.cli` builds the parser. A recipe
-or a checkpoint may set options whose default is None, see `main.common.recipes`.
+A field made with `option` becomes a flag of its name, with dashes; `main.common.cli` builds the parser. A
+recipe or a checkpoint may set options whose default is None, see `main.common.recipes`.
 """
 
 import dataclasses
@@ -10,14 +10,6 @@ from types import MappingProxyType
 from typing import ClassVar, dataclass_transform
 
 from ltx.config import ACTIVATIONS, DATA, FILLS, MASK_LOSSES, MASK_SCALES, RECIPES
-
-# Flags of the published commands that have no effect here; each is accepted with one line of warning.
-IGNORED_FLAGS = tuple(
-    "--plot-path --img-size --patch-size --is-clamp-between-0-to-1 --is-sampled-train-data-uniformly "
-    "--is-sampled-val-data-uniformly --is-explainer-convnet --is-explainee-convnet "
-    "--is-freezing-explaniee-model --evaluation-experiment-folder-name --start-epoch-to-evaluate "
-    "--n-batches-to-visualize".split()
-)
 
 
 def option(default, help, *, flag=None, choices=None, metavar=None, group=None, free=None):
@@ -54,24 +46,19 @@ def options(group: str = "options", free: bool = False):
 
 
 @options("run", free=True)
-class VerboseOptions:
-    """Log level."""
+class DeviceOptions:
+    """Device and log level."""
 
+    device: str = option("auto", "device to compute on", choices=("auto", "cpu", "cuda", "mps"))
     verbose: bool = option(False, "log each step to standard error")
 
 
 @options("run", free=True)
-class DeviceOptions(VerboseOptions):
-    """Device of the computation."""
-
-    device: str = option("auto", "device to compute on", choices=("auto", "cpu", "cuda", "mps"))
-
-
-@options("run", free=True)
-class ReadOptions(VerboseOptions):
-    """Reading of images."""
+class ReadOptions:
+    """Reading of images, and log level."""
 
     num_workers: int = option(2, "processes that read images (0: the main process reads them)")
+    verbose: bool = option(False, "log each step to standard error")
 
 
 @options("run", free=True)
@@ -130,9 +117,7 @@ class ModelOptions(DownloadOptions):
 class TargetOptions:
     """Class to explain."""
 
-    train_model_by_target_gt_class: bool = option(
-        False, "explain the true class (target) instead of the predicted one"
-    )
+    train_model_by_target_gt_class: bool = option(False, "explain the true class (target), not the predicted")
 
 
 @options("models")
@@ -158,20 +143,14 @@ class ObjectiveOptions:
     use_logits_only: bool | None = option(
         None, "minimise -logit instead of the cross entropy (default: False)"
     )
-    is_ce_neg: bool | None = option(
-        None, "subtract the loss on the inverse mask, and halve the difference (default: False)"
-    )
-    mask_fill: str | None = option(None, "fill of removed pixels in training (default: black)", choices=FILLS)
-    order_loss_mul: float | None = option(
-        None, "weight of the order loss, which cuts the mask at sampled sizes (default: 0, as in the paper)"
-    )
+    is_ce_neg: bool | None = option(None, "subtract the inverse mask's loss, and halve (default: False)")
+    mask_fill: str | None = option(None, "fill of removed pixels in the loss (default: black)", choices=FILLS)
+    order_loss_mul: float | None = option(None, "weight of the order loss, on cuts of the mask (default: 0)")
     order_removal_mul: float | None = option(
         None, "order loss: weight of the image without the kept pixels against that with them (default: 1)"
     )
     order_samples: int | None = option(None, "order loss: number of sizes in each step (default: 2)")
-    smooth_loss_mul: float | None = option(
-        None, "weight of the mask's total variation (default: 0, as in the paper)"
-    )
+    smooth_loss_mul: float | None = option(None, "weight of the mask's total variation (default: 0)")
 
 
 @options("models")
@@ -187,18 +166,15 @@ class ExplainerOptions(ObjectiveOptions):
         choices=tuple(RECIPES),
     )
     explainer_model_name: str | None = option(
-        None, "alias or timm name of the explainer (default: as the explainee)"
+        None, "alias or timm name of the explainer (default: explainee)"
     )
     explainer_checkpoint: Path | None = option(
         None, "pLTX weights: a file or the folder of a training run", metavar="PATH", free=True
     )
-    explainer_model_n_first_layers_to_freeze: int = option(
-        0, "number of first transformer blocks to freeze", metavar="N"
-    )
+    explainer_model_n_first_layers_to_freeze: int = option(0, "freeze the first N blocks", metavar="N")
     activation_function: str | None = option(
         None,
-        "activation from the head's output to the mask (default: as the checkpoint; else sigmoid, or softmax "
-        "for an explainer that was never trained)",
+        "activation of the mask (default: as the checkpoint; else sigmoid, or softmax without training)",
         choices=ACTIVATIONS,
     )
     mask_scale: int | None = option(
@@ -219,8 +195,8 @@ class ConditionOptions:
 
     class_conditional: bool = option(
         False,
-        "use an explainer that takes the class as input, so that one forward pass explains any class "
-        "(a checkpoint given with --explainer-checkpoint is recognised without this flag)",
+        "use an explainer that takes the class as input: one forward pass explains any class (implied by "
+        "the checkpoint of such an explainer)",
     )
 
 

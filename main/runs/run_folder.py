@@ -118,8 +118,9 @@ def _as_known_to(run: dict, identity: dict, options) -> dict:
     usual = {field.name: _plain(field.default) for field in fields} | _usual_values(options)
     kept = {name: value for name, value in known.items() if name not in {field.name for field in fields}}
     for name, value in identity["options"].items():
-        either = [known.get(name), value]
-        same = _number(either[0]) == _number(value) or (None in either and usual[name] in either)
+        same = _number(known.get(name)) == _number(value)
+        if usual[name] is not None and None in (known.get(name), value):
+            same = usual[name] in (known.get(name), value)
         if name in known and (same or (value is None and "plan" in identity)):
             kept[name] = known[name]
         elif name in known or value not in (None, usual[name]):

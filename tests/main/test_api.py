@@ -182,13 +182,13 @@ def test_finetuning_goes_on_with_the_objective_of_pretraining(trained):
     assert (defaults_of(trained).steps, defaults_of(trained).lr) == (TRAINED.steps, TRAINED.lr)
 
 
-def test_steps_and_rate_of_the_recipe_that_an_explainer_was_pretrained_with(make_explainer, monkeypatch):
-    values = {"finetune_lr": "3e-4", "n_epochs_to_optimize_stage_b": 7, "smooth_loss_mul": 2.0}
+def test_rate_and_objective_of_the_recipe_that_an_explainer_was_pretrained_with(make_explainer, monkeypatch):
+    values = {"finetune_lr": 3e-4, "smooth_loss_mul": 2.0, "mask_fill": "mean"}
     monkeypatch.setitem(config.RECIPES, "own", (config.Rule(values=values, stage="finetuning"),))
     trained = make_explainer()
     trained.metadata = {"recipe": "own", "objective": {"mask_loss": "l1"}}
     found = defaults_of(trained)
-    assert (found.steps, found.lr, found.objective) == (7, 3e-4, Objective("l1", smooth_loss_mul=2.0))
+    assert (found.lr, found.objective) == (3e-4, Objective("l1", fill="mean", smooth_loss_mul=2.0))
     assert defaults_of(trained, "released").lr == TRAINED.lr
     assert trained.metadata["objective"] == {"mask_loss": "l1"}, "what a file says stays as it was read"
     trained.metadata = {"recipe": "gone"}

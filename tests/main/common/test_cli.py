@@ -6,15 +6,16 @@ import json
 import logging
 import re
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from ltx import config
 from ltx.config import UserError
 from ltx.main.common import cli, devices, progress
-from ltx.main.common import options as options_module
 from ltx.main.common.options import option
 from ltx.main.perturbation_eval.options import PerturbationOptions
 from ltx.main.seg_classification.options import FinetuneOptions, PretrainOptions
@@ -61,7 +62,7 @@ def test_published_finetuning():
         "train_model_by_target_gt_class": True,
     }
     assert options.RUN_BASE_MODEL is False and options.n_epochs_to_optimize_stage_b == 25
-    assert options.finetune_lr == "5e-5" and options.optimize_by_pos is True
+    assert options.finetune_lr is None and options.optimize_by_pos is True
 
 
 @pytest.mark.parametrize("text, value", [("True", True), ("False", False), ("", True)])
@@ -96,7 +97,7 @@ def test_every_published_option_of_finetuning():
     )
     assert changed(options) == {
         "optimize_by_pos": False, "mask_loss": "l1", "mask_loss_mul": 30.0, "prediction_loss_mul": 0.5,
-        "lr": 0.001, "use_logits_only": True, "explainer_model_n_first_layers_to_freeze": 6,
+        "lr": 0.001, "use_logits_only": True, "is_ce_neg": False, "explainer_model_n_first_layers_to_freeze": 6,
         "n_epochs_to_optimize_stage_b": 10, "batch_size": 8, "verbose": True,
         "default_root_dir": Path("/tmp/x"), "device": "cpu", "seed": 7, "max_images": 3, "run_name": "mine",
         "explainee_checkpoint": Path("a.pth"), "explainer_checkpoint": Path("b"),
@@ -118,7 +119,7 @@ def test_defaults_are_the_dataclasss_own(options_class):
 # What has no effect.
 
 
-@pytest.mark.parametrize("flag", options_module.IGNORED_FLAGS)
+@pytest.mark.parametrize("flag", cli.IGNORED_FLAGS)
 @pytest.mark.parametrize("value", [[], ["True"]], ids=["alone", "valued"])
 @pytest.mark.parametrize("options_class", [PretrainOptions, FinetuneOptions])
 def test_ignored_flags_warn_in_one_line(caplog, options_class, flag, value):
@@ -159,6 +160,38 @@ def test_wrong_command_lines(argv, message):
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("flag", "text", "value"),
+    [("--batch-size", "auto", "auto"), ("--batch-size", "3", 3), ("--finetune-lr", "released", "released"),
+     ("--finetune-lr", "2e-4", 2e-4)],
+)  # fmt: skip
+def test_a_number_or_a_word(flag, text, value):
+    assert getattr(cli.parse(FinetuneOptions, [flag, text]), flag[2:].replace("-", "_")) == value
+    number = "a number" if flag == "--finetune-lr" else "a whole number"
+    with pytest.raises(UserError, match=f"{flag}: wanted {number} or '[a-z]+', got 'fast'"):
+        cli.parse(FinetuneOptions, [flag, "fast"])
+
+
+def test_a_group_gives_its_heading_and_freedom_to_its_own_fields_alone():
+    fields = PretrainOptions.__dataclass_fields__
+    own = {name: (fields[name].metadata["group"], fields[name].metadata["free"]) for name in fields}
+    assert own["n_epochs"] == ("training", False) and own["accumulate"] == ("training", True)
+    assert own["num_workers"] == ("run", True) and own["precision"] == ("run", False)
+    assert own["mask_loss"] == ("objective", False) and own["recipe"] == ("models", False)
+
+
+def test_parsing_and_help_need_no_models():
+    code = (
+        "import runpy, sys; runpy.run_path('__init__.py');"
+        "from ltx.main.common import cli;"
+        "from ltx.main.seg_classification.options import FinetuneOptions;"
+        "cli.parse(FinetuneOptions, ['--recipe', 'ordered', '--explainee-model-name', 'resnet18']);"
+        "assert not {'torch', 'timm', 'ltx.models', 'ltx.main.runs'} & sys.modules.keys()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=config.ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_missing_run_folder():
     with pytest.raises(UserError, match="RUN_FOLDER"):
         cli.parse(PerturbationOptions, [])
@@ -192,6 +225,9 @@ def test_closing_line_is_one_line_of_json(run_script):
     assert done.out.splitlines()[0] == "words for people"
     assert json.loads(done.out.splitlines()[-1]) == {"run": "data/x", "results": {"ltx": {"POS": 4.0}}}
     assert run_script(script(lambda o: (None, {}))).closing == {"run": None, "results": {}}
+    left_out = {"skipped": 2, "not_finite": 0}
+    closing = run_script(script(lambda o: (None, {}, left_out))).closing
+    assert closing == {"run": None, "results": {}, "skipped": 2}
 
 
 def test_several_values(run_script):
@@ -207,7 +243,7 @@ def test_mistakes_are_one_line_and_exit_code_2(run_script):
 
 def test_ctrl_c(run_script):
     done = run_script(script(KeyboardInterrupt()))
-    assert done.code == 130 and "goes on" in done.err
+    assert done.code == 130 and "resume" in done.err
 
 
 def test_other_errors_keep_their_traceback(run_script):
@@ -234,7 +270,11 @@ def test_help_names_every_flag_with_its_default(capsys):
 
 
 def test_devices():
-    assert devices.pick_device("cpu").type == "cpu" and devices.pick_device("auto").type in ("cpu", "cuda", "mps")
+    assert devices.pick_device("cpu").type == "cpu" and devices.pick_device("auto").type in (
+        "cpu",
+        "cuda",
+        "mps",
+    )
 
 
 @pytest.mark.parametrize("name", ["cuda", "mps"])

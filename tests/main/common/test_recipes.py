@@ -5,105 +5,162 @@ import json
 import typing
 
 import pytest
+import torch
 
 from ltx import config
-from ltx.config import Rule, UserError
+from ltx.config import ALIASES, Rule, UserError
 from ltx.main import demo, explain
 from ltx.main.class_eval.options import ClassEvalOptions
 from ltx.main.common import cli
-from ltx.main.common.recipes import recipe_values, with_recipe
+from ltx.main.common.options import ObjectiveOptions
+from ltx.main.common.recipes import recipe_values
 from ltx.main.explanation.options import ExplainOptions
+from ltx.main.runs.build_models import settled
 from ltx.main.seg_classification import run_seg_cls, run_seg_cls_opt
 from ltx.main.seg_classification.options import FinetuneOptions, PretrainOptions
 from ltx.main.segmentation_eval.options import SegStageAOptions, SegStageBOptions
 from ltx.models.checkpoints import load_metadata
+from ltx.models.explainer import Explainer
+from ltx.models.losses import Objective
 
 pytestmark = pytest.mark.usefixtures("no_drawing")
 FINETUNING = [FinetuneOptions, SegStageAOptions, SegStageBOptions]
-CLASSES = [PretrainOptions, *FINETUNING, ClassEvalOptions]
+CLASSES = [PretrainOptions, *FINETUNING, ClassEvalOptions, ExplainOptions]
+
+
+def needed(options_class) -> dict:
+    """Required fields, and an explainee for all alike."""
+    given = {"input": ()} if options_class is ExplainOptions else {}
+    return given | {"explainee_model_name": "vit_digits"}
 
 
 @pytest.mark.parametrize("options_class", CLASSES)
-def test_released_are_the_defaults(options_class):
-    assert cli.parse(options_class, []) == cli.parse(options_class, ["--recipe", "released"])
-    assert cli.parse(options_class, []) == options_class() == with_recipe(options_class, {})
+def test_released_is_the_default(options_class):
+    given = needed(options_class)
+    found = settled(options_class(**given))
+    assert found == settled(options_class(**given, recipe="released")) == settled(found)
+    assert Objective.from_options(found) == Objective() and found.recipe == "released"
 
 
-@pytest.mark.parametrize("options_class", [*CLASSES, ExplainOptions])
+@pytest.mark.parametrize("options_class", CLASSES)
 def test_ordered(options_class):
-    needed = ["--input", "x"] if options_class is ExplainOptions else []
-    options = cli.parse(options_class, [*needed, "--recipe", "ordered"])
-    assert options.recipe == "ordered"
-    for name, value in recipe_values("ordered", options_class.stage, options.explainee_model_name).items():
+    options = settled(options_class(**needed(options_class), recipe="ordered"))
+    for name, value in recipe_values("ordered", options_class.stage, "vit_digits").items():
         if hasattr(options, name):
-            found = getattr(options, name)
-            assert found == (type(found)(value) if isinstance(value, str) else value), name
-    assert options.mask_loss == "l1" and options.order_loss_mul > 0
-    if hasattr(options, "finetune_lr"):
-        kind = float if options_class in (ExplainOptions, ClassEvalOptions) else str
-        assert type(options.finetune_lr) is kind and float(options.finetune_lr) != 5e-5
+            assert getattr(options, name) == value, name
+    assert options.mask_loss == "l1" and options.order_loss_mul == 1
+    if options_class.stage == "finetuning":
+        assert options.finetune_lr == 2e-4 and options.mask_loss_mul == 3 and options.batch_size == 16
 
 
 def test_what_is_given_beats_the_recipe_even_where_it_is_the_usual_default():
     given = ["--mask-loss", "bce", "--order-loss-mul", "0", "--finetune-lr", "5e-5"]
-    options = cli.parse(FinetuneOptions, ["--recipe", "ordered", *given])
-    assert (options.mask_loss, options.order_loss_mul, options.finetune_lr) == ("bce", 0.0, "5e-5")
-    assert options.mask_loss_mul == cli.parse(FinetuneOptions, ["--recipe", "ordered"]).mask_loss_mul
+    options = settled(cli.parse(FinetuneOptions, ["--recipe", "ordered", *given]))
+    assert (options.mask_loss, options.order_loss_mul, options.finetune_lr) == ("bce", 0.0, 5e-5)
+    assert options.mask_loss_mul == 3
+
+
+@pytest.mark.parametrize(
+    ("explainer", "explainee", "rate", "images"),
+    [("resnet", "resnet", 2e-3, 50_000), ("vit_base_224", "vit_base_224", 2e-3, 50_000),
+     ("resnet", "vit_base_224", 2e-4, None), ("vit_digits", "vit_digits", 2e-4, None),
+     ("resnet18", "resnet18", 2e-4, None)],
+)  # fmt: skip
+def test_published_pairs_have_their_own_rate_and_schedule(explainer, explainee, rate, images):
+    for recipe in ("released", "ordered"):
+        options = PretrainOptions(
+            explainer_model_name=explainer, explainee_model_name=explainee, recipe=recipe
+        )
+        wanted = 5e-4 if (recipe, explainer) == ("ordered", "vit_digits") else rate
+        assert (settled(options).lr, settled(options).schedule_images) == (wanted, images)
+
+
+@pytest.mark.parametrize("options_class", [PretrainOptions, FinetuneOptions])
+@pytest.mark.parametrize(
+    ("explainee", "explainer", "weight"),
+    [("vit_base_224", None, 50), ("vit_small_224", None, 30), ("resnet", "vit_small_224", 30),
+     ("vit_small_224", "resnet", 50), ("vit_digits", None, 50)],
+)  # fmt: skip
+def test_weight_of_the_mask_loss(options_class, explainee, explainer, weight):
+    options = options_class(explainee_model_name=explainee, explainer_model_name=explainer)
+    assert settled(options).mask_loss_mul == weight
+    assert settled(dataclasses.replace(options, mask_loss_mul=0.0)).mask_loss_mul == 0
 
 
 def test_unknown_recipes_are_refused():
     with pytest.raises(UserError, match=r"--recipe: invalid choice: 'best'.*released.*ordered"):
         cli.parse(PretrainOptions, ["--recipe", "best"])
-    with pytest.raises(UserError, match="there is no recipe 'best'; there are released, ordered"):
-        with_recipe(PretrainOptions, {"recipe": "best"})
+    with pytest.raises(UserError, match="there is no recipe 'best'; choose from released, ordered"):
+        settled(PretrainOptions(recipe="best"))
 
 
-def test_the_table_names_options_and_values_that_there_are():
-    """Every value is of its option's type and one of its choices, in a script of the rule's stage."""
+def test_the_table_names_open_options_and_values_of_their_types():
+    """In a script of the rule's stage, with None as default, so that the flag is known from the rule."""
     classes = {"pretraining": [PretrainOptions], "finetuning": FINETUNING}
-    kinds = {None, "tokens", "feature_map", *config.ALIASES}
+    names = {None, "tokens", "feature_map", "published", *ALIASES}
     for rule in (rule for rules in config.RECIPES.values() for rule in rules):
-        assert rule.explainer in kinds and rule.stage in (None, *classes)
+        assert rule.explainer in names and rule.stage in (None, *classes)
         for options_class in classes[rule.stage] if rule.stage else [PretrainOptions, *FINETUNING]:
             fields = {field.name: field for field in dataclasses.fields(options_class)}
             hints = typing.get_type_hints(options_class)
             for name, value in rule.values.items():
-                assert name in fields and name != "recipe", (name, options_class)
+                assert fields[name].default is None and name != "recipe", (name, options_class)
                 assert isinstance(value, hints[name]), (name, value)
                 assert value in (fields[name].metadata["choices"] or (value,)), (name, value)
+
+
+def test_types_do_not_change_in_subclasses():
+    for options_class in CLASSES:
+        for base in options_class.__mro__[1:-1]:
+            hints, own = typing.get_type_hints(options_class), typing.get_type_hints(base)
+            assert {name: hints[name] for name in own} == own, base
+
+
+def test_every_field_of_the_objective_has_its_option_and_its_type():
+    options, fields = typing.get_type_hints(ObjectiveOptions), typing.get_type_hints(Objective)
+    own = Objective().as_options()
+    assert options.keys() == own.keys() and all(options[name] == type(own[name]) | None for name in own)
+    assert len(fields) == len(own)
+
+
+@pytest.mark.parametrize("name", list(ALIASES))
+def test_kinds_of_the_aliases(name):
+    with torch.device("meta"):
+        assert (ALIASES[name].kind == "tokens") == Explainer.untrained(name).has_tokens
 
 
 @pytest.fixture
 def table(monkeypatch):
     """A recipe `own` of rules for stages, kinds and names."""
     rules = (
-        Rule(values={"mask_loss_mul": 1.0, "finetune_lr": "1e-3", "lr": 0.5}, stage=None),
-        Rule(values={"finetune_lr": "2e-3"}, explainer="feature_map"),
+        Rule(values={"mask_loss_mul": 1.0, "finetune_lr": 1e-3, "lr": 0.5}, stage=None),
+        Rule(values={"finetune_lr": 2e-3}, explainer="feature_map"),
         Rule(values={"mask_loss_mul": 7.0}, explainer="tokens"),
-        Rule(values={"finetune_lr": "3e-3"}, stage="finetuning", explainer="densenet"),
-        Rule(values={"lr": 0.25, "n_epochs": 4}, stage="pretraining"),
+        Rule(values={"finetune_lr": 3e-3}, stage="finetuning", explainer="densenet"),
+        Rule(values={"lr": 0.25}, stage="pretraining"),
     )
     monkeypatch.setitem(config.RECIPES, "own", rules)
 
 
 @pytest.mark.parametrize(
     "explainer, rate, weight",
-    [("vit_digits", "1e-3", 7.0), ("efficientnet_lite0", "2e-3", 1.0), ("densenet", "3e-3", 1.0)],
-)
+    [("vit_digits", 1e-3, 7.0), ("efficientnet_lite0", 2e-3, 1.0), ("densenet", 3e-3, 1.0),
+     ("resnet18", 2e-3, 1.0)],
+)  # fmt: skip
 def test_rules_hold_for_kinds_and_names_and_later_ones_count(table, explainer, rate, weight):
     for given in (
         {"explainee_model_name": explainer},
         {"explainer_model_name": explainer, "explainee_model_name": "resnet"},
     ):
-        options = with_recipe(FinetuneOptions, {"recipe": "own"} | given)
+        options = settled(FinetuneOptions(recipe="own", **given))
         assert (options.finetune_lr, options.mask_loss_mul, options.lr) == (rate, weight, 0.5)
-        options = with_recipe(PretrainOptions, {"recipe": "own"} | given)
-        assert (options.lr, options.n_epochs, options.mask_loss_mul) == (0.25, 4, weight)
+        options = settled(PretrainOptions(recipe="own", **given))
+        assert (options.lr, options.mask_loss_mul) == (0.25, weight)
 
 
 def test_a_rule_for_a_kind_needs_an_explainer_that_there_is(table):
     with pytest.raises(UserError, match="unknown model 'vit_digit'"):
-        with_recipe(FinetuneOptions, {"recipe": "own", "explainee_model_name": "vit_digit"})
+        settled(FinetuneOptions(recipe="own", explainee_model_name="vit_digit"))
 
 
 # Runs.
@@ -141,7 +198,7 @@ def test_a_recipe_from_pretraining_to_masks(scripts, places, write_images, caplo
     run = run_json(made)
     assert made.closing["run"].endswith("results/digits-tiny-predicted-ltx-ordered")
     assert run["explainer"]["checkpoint"] == str(best) and f"pLTX explainer: {best}" in made.out
-    options = cli.parse(FinetuneOptions, ["--recipe", "ordered"])
+    options = settled(FinetuneOptions(explainee_model_name="tiny", recipe="ordered"))
     for name in ("recipe", "mask_loss", "mask_loss_mul", "order_loss_mul", "finetune_lr"):
         assert run["identity"]["options"][name] == getattr(options, name), name
     photo = write_images(["photo.jpg"]) / "photo.jpg"
@@ -191,8 +248,7 @@ def test_the_demo_hands_its_recipe_on(monkeypatch, run_script, tiny_pair, places
     monkeypatch.setattr("ltx.main.demo_run.run_ltx", run_ltx)
     assert run_script(demo, "--recipe", "ordered", "--n-epochs", 9).error == "error: enough"
     assert seen["folder"] == places / "data" / "results" / "demo-vit_digits-ordered" / "ltx"
-    assert seen["pretrain"].n_epochs == 9 and seen["pretrain"].mask_loss == seen["ltx"].mask_loss == "l1"
-    assert seen["ltx"].finetune_lr == cli.parse(FinetuneOptions, ["--recipe", "ordered"]).finetune_lr
+    assert seen["pretrain"].n_epochs == 9 and seen["pretrain"].recipe == seen["ltx"].recipe == "ordered"
 
 
 class _Nothing:

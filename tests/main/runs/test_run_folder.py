@@ -64,7 +64,7 @@ def test_options_that_an_older_version_did_not_have_count_as_their_defaults(tmp_
     "changes, difference",
     [
         ({"n_epochs_to_optimize_stage_b": 10}, "n_epochs_to_optimize_stage_b was 25, now 10"),
-        ({"finetune_lr": "1e-4"}, "finetune_lr was 5e-5, now 1e-4"),
+        ({"finetune_lr": 1e-4}, "finetune_lr was 5e-05, now 0.0001"),
         ({"seed": 1}, "seed was 42, now 1"),
         ({"max_images": 5}, "max_images was None, now 5"),
         ({"unit_size": 8}, "unit_size was 256, now 8"),

@@ -7,6 +7,7 @@ import pytest
 from ltx.config import UserError
 from ltx.datasets.digits import DigitsOnPhotos
 from ltx.datasets.imagenet import wnid_to_index
+from ltx.main.runs.build_models import settled
 from ltx.main.runs.run_folder import write_manifest
 from ltx.main.seg_classification.options import PretrainOptions
 from ltx.main.seg_classification.pretrain_run import choose, make_plan, run_folder
@@ -32,8 +33,12 @@ def options(**changes):
 # The plan.
 
 
+def plan_of(options: PretrainOptions, n_train: int):
+    return make_plan(settled(options), n_train)
+
+
 def test_published_pairs_keep_the_released_schedule():
-    plan = make_plan(
+    plan = plan_of(
         PretrainOptions(explainee_model_name="vit_base_224", explainer_model_name="vit_base_224"), 1000
     )
     assert (plan.lr, plan.schedule_images, plan.n_epochs, plan.batch_size) == (2e-3, 50_000, 30, 32)
@@ -46,7 +51,7 @@ def test_published_pairs_keep_the_released_schedule():
     [("efficientnet_lite0", None), ("vit_digits", None), ("vit_base_224", "resnet"), ("resnet10t", None)],
 )
 def test_other_pairs_are_scheduled_on_their_own_images(names):
-    plan = make_plan(PretrainOptions(explainee_model_name=names[0], explainer_model_name=names[1]), 1000)
+    plan = plan_of(PretrainOptions(explainee_model_name=names[0], explainer_model_name=names[1]), 1000)
     assert plan.lr == 2e-4
     n_steps = math.ceil(1000 / 32) * 30
     assert plan.highest_rate(1000) == pytest.approx(2e-4)
@@ -54,14 +59,14 @@ def test_other_pairs_are_scheduled_on_their_own_images(names):
 
 
 def test_rate_and_size_can_be_set():
-    plan = make_plan(PretrainOptions(explainee_model_name="resnet", lr=0.1, schedule_images=320), 1000)
+    plan = plan_of(PretrainOptions(explainee_model_name="resnet", lr=0.1, schedule_images=320), 1000)
     assert (plan.lr, plan.schedule_images) == (0.1, 320)
 
 
 @pytest.mark.parametrize("name", ["n_epochs", "batch_size", "save_every"])
 def test_sizes_must_be_positive(name):
     with pytest.raises(UserError, match="--n-epochs, --batch-size, --save-every and --accumulate"):
-        make_plan(options(**{name: 0}), 10)
+        plan_of(options(**{name: 0}), 10)
 
 
 # The images.

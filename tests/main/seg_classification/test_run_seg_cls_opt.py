@@ -11,7 +11,6 @@ import torch
 from ltx import config
 from ltx.datasets.digits import DigitsOnPhotos
 from ltx.main.runs import build_models, mask_job
-from ltx.main.runs.build_models import objective
 from ltx.main.runs.mask_files import read_unit, unit_files
 from ltx.main.runs.run_folder import write_manifest
 from ltx.main.seg_classification import run_seg_cls_opt
@@ -21,6 +20,7 @@ from ltx.models.checkpoints import load_safetensors, save_safetensors
 from ltx.models.explainee import Explainee
 from ltx.models.explainer import Explainer
 from ltx.models.explainer_files import load_explainer, save_explainer
+from ltx.models.losses import Objective
 
 pytestmark = pytest.mark.usefixtures("no_drawing")
 SHORT = ["--n_epochs_to_optimize_stage_b", 3, "--max-images", 5, "--unit-size", 2, "--finetune-lr", "1e-3"]
@@ -64,7 +64,7 @@ def test_mask_files_hold_what_finetuning_gives(ltx, tiny_pair, tmp_path):
     images = torch.stack([digits[i]["image"] for i in range(5)])
     predicted = explainee(images).argmax(1)
     expected, figures = finetune(
-        explainer, explainee, images, predicted, predicted, objective(FinetuneOptions()), Settings(3, 1e-3)
+        explainer, explainee, images, predicted, predicted, Objective(), Settings(3, 1e-3)
     )
     found = masks_of(tmp_path / "results" / "run")
     for variant in VARIANTS:
