@@ -173,7 +173,7 @@ def test_a_number_or_a_word(flag, text, value):
 
 
 def test_a_group_gives_its_heading_and_freedom_to_its_own_fields_alone():
-    fields = PretrainOptions.__dataclass_fields__
+    fields = {field.name: field for field in dataclasses.fields(PretrainOptions)}
     own = {name: (fields[name].metadata["group"], fields[name].metadata["free"]) for name in fields}
     assert own["n_epochs"] == ("training", False) and own["accumulate"] == ("training", True)
     assert own["num_workers"] == ("run", True) and own["precision"] == ("run", False)

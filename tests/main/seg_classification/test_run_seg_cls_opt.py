@@ -15,7 +15,6 @@ from ltx.main.runs.mask_files import read_unit, unit_files
 from ltx.main.runs.run_folder import write_manifest
 from ltx.main.seg_classification import run_seg_cls_opt
 from ltx.main.seg_classification.finetuning import Settings, finetune
-from ltx.main.seg_classification.options import FinetuneOptions
 from ltx.models.checkpoints import load_safetensors, save_safetensors
 from ltx.models.explainee import Explainee
 from ltx.models.explainer import Explainer
