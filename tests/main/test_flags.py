@@ -1,9 +1,11 @@
 """Every flag that a script shows has an effect: its option is read while the script runs."""
 
 import dataclasses
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from ltx.main.baselines import run_baselines
 from ltx.main.class_eval import run_class_eval
 from ltx.main.common import options as groups
 from ltx.main.perturbation_eval import run_perturbation_eval
+from ltx.main.runs.run_folder import resolved_options
 from ltx.main.seg_classification import run_seg_cls, run_seg_cls_opt
 from ltx.main.segmentation_eval import run_segmentation_eval, seg_stage_a, seg_stage_b
 from ltx.models.explainee import Explainee
@@ -26,9 +29,15 @@ pytestmark = pytest.mark.usefixtures("no_drawing")
 
 # Functions that copy, store or check all options alike; what they read has no effect by that.
 _COPIES = {
-    "replace", "resolved_options", "_check_paths", "shared", "filled", "settled", "__repr__", "__eq__",
+    "replace", "resolved_options", "_check_paths", "check_options", "shared", "filled", "settled", "__repr__", "__eq__",
     "_usual_values",
 }  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OwnOptions:
+    number: int = groups.option(1, "read")
+    unread: int = groups.option(2, "stored and checked, like all others")
 
 
 @pytest.fixture
@@ -46,7 +55,7 @@ def read(monkeypatch) -> set[str]:
             names.add(name)
         return object.__getattribute__(self, name)
 
-    for options_class in [*options_classes(), groups.PairOptions]:
+    for options_class in [*options_classes(), groups.PairOptions, OwnOptions]:
         monkeypatch.setattr(options_class, "__getattribute__", __getattribute__, raising=False)
     return names
 
@@ -89,8 +98,20 @@ def masks(run_script, pair, explainer, places) -> Path:
     return Path(done.closing["run"])
 
 
+def test_an_option_that_is_only_copied_is_found(check):
+    def main(options: OwnOptions):
+        resolved_options(dataclasses.replace(options, number=options.number + 1))
+        return None, {}
+
+    main.__annotations__["options"] = OwnOptions
+    check(SimpleNamespace(main=main), [], but_for=["unread"])
+
+
 def test_pretraining(check, pair, places, write_images):
-    few, folder = ["--n-epochs", 1, "--train-images", 4, "--val-images", 2], write_images(6)
+    few, folder = (
+        ["--n-epochs", 1, "--train-images", 4, "--val-images", 2],
+        write_images(f"{i}.png" for i in range(6)),
+    )
     check(
         run_seg_cls,
         [*pair, *few, "--images-path", "digits"],
@@ -114,9 +135,11 @@ def test_baselines(check, pair, places, write_images, tmp_path):
     folder = write_images(["a.png"])
     (tmp_path / "maps").mkdir()
     np.save(tmp_path / "maps" / "a.npy", np.eye(32))
+    methods = ["--method", "smoothgrad,integrated_gradients,rise", "--smoothgrad-samples", 1, "--ig-steps", 2]
+    methods += ["--rise-masks", 4, "--select-best-of", 2]
     check(
         run_baselines,
-        [*pair, "--method", "random", "--dataset-type", "digits", "--max-images", 2],
+        [*pair, *methods, "--dataset-type", "digits", "--max-images", 2],
         [*pair, "--method", "import", "--images-path", folder, "--maps-path", tmp_path / "maps"],
     )
 
@@ -130,9 +153,8 @@ def test_evaluators(check, masks):
 def test_report(check, masks, run_script, tmp_path):
     for module in (run_perturbation_eval, run_segmentation_eval):
         assert run_script(module, masks, "--num-workers", 0).code == 0
-    other = tmp_path / "copy"
-    other.symlink_to(masks)
-    check(report, [masks, f"other={other}", "--output", tmp_path / "report.html"])
+    shutil.copytree(masks, tmp_path / "copy")
+    check(report, [masks, f"other={tmp_path / 'copy'}", "--output", tmp_path / "report.html"])
 
 
 def test_class_evaluation(check, pair, tiny_pair, places, tmp_path, monkeypatch):

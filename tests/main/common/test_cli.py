@@ -97,7 +97,8 @@ def test_every_published_option_of_finetuning():
     )
     assert changed(options) == {
         "optimize_by_pos": False, "mask_loss": "l1", "mask_loss_mul": 30.0, "prediction_loss_mul": 0.5,
-        "lr": 0.001, "use_logits_only": True, "is_ce_neg": False, "explainer_model_n_first_layers_to_freeze": 6,
+        "lr": 0.001, "use_logits_only": True, "is_ce_neg": False,
+        "explainer_model_n_first_layers_to_freeze": 6,
         "n_epochs_to_optimize_stage_b": 10, "batch_size": 8, "verbose": True,
         "default_root_dir": Path("/tmp/x"), "device": "cpu", "seed": 7, "max_images": 3, "run_name": "mine",
         "explainee_checkpoint": Path("a.pth"), "explainer_checkpoint": Path("b"),

@@ -12,6 +12,7 @@ from ltx import config
 from ltx.config import UserError
 from ltx.main.common.options import option
 from ltx.main.runs.files import write_json
+from ltx.main.runs.build_models import settled
 from ltx.main.runs.run_folder import git_commit, open_run, read_run, resolved_options, versions
 from ltx.main.seg_classification.options import FinetuneOptions
 
@@ -73,10 +74,10 @@ def test_options_that_an_older_version_did_not_have_count_as_their_defaults(tmp_
     ids=str,
 )
 def test_another_configuration_is_refused(tmp_path, changes, difference):
-    open_run(tmp_path, FinetuneOptions(), IDENTITY)
+    open_run(tmp_path, settled(FinetuneOptions()), IDENTITY)
     before = (tmp_path / "run.json").read_bytes()
     with pytest.raises(UserError, match="holds a run of another configuration") as error:
-        open_run(tmp_path, FinetuneOptions(**changes), IDENTITY)
+        open_run(tmp_path, settled(FinetuneOptions(**changes)), IDENTITY)
     assert f"({difference})" in str(error.value) and str(tmp_path) in str(error.value)
     assert "--run-name" in str(error.value) and "\n" not in str(error.value)
     assert (tmp_path / "run.json").read_bytes() == before
