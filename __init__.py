@@ -10,16 +10,21 @@ import sys
 from importlib import import_module, util
 from pathlib import Path
 
-_INTERFACE = "ltx.main.api"
+__all__ = [
+    "FRESH", "TRAINED", "Defaults", "Explainee", "Explainer", "Explanation", "Objective", "defaults_of",
+    "explain", "read_explainer",
+]  # fmt: skip
 
 
 def __getattr__(name: str):
-    """Names of the interface, loaded with PyTorch at first use."""
-    if not name.startswith("_"):
-        interface = import_module(_INTERFACE)
-        if name in interface.__all__:
-            return getattr(interface, name)
+    """Names of the interface `main.api`, which is loaded with PyTorch at first use."""
+    if name in __all__:
+        return getattr(import_module("ltx.main.api"), name)
     raise AttributeError(f"module 'ltx' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def _import_as_ltx(root: Path) -> None:
