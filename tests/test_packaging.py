@@ -1,4 +1,4 @@
-"""The repository as the package `ltx`: what an installation contains, and `import ltx` beside other packages."""
+"""The repository as the package `ltx`: what an installation contains, and `import ltx` beside others."""
 
 import json
 import tomllib
@@ -67,7 +67,7 @@ def test_every_command_module_has_a_main():
         assert callable(module_of(path).main)
 
 
-# A user's program: own modules with the names of ours, and a package `datasets` as Hugging Face's.
+# A user's program: own modules with the names of ours, a package `datasets` as Hugging Face's, PyTorch Hub.
 PROGRAM = """
 import json, sys
 import ltx
@@ -80,6 +80,12 @@ assert (config.NAME, main.NAME, models.NAME) == ("user config", "user main", "us
 assert datasets.load_dataset("digits") == "loaded"
 explainee = Explainee.from_module(models.net(), mean=(0, 0, 0), std=(1, 1, 1), input_size=(32, 32))
 import torch
+hub = {"repo_or_dir": sys.argv[1], "source": "local"}
+pair = [torch.hub.load(model=name, **hub) for name in ("explainer", "explainee")]
+assert isinstance(pair[0], Explainer) and isinstance(pair[1], Explainee)
+found = torch.hub.load(hub["repo_or_dir"], "explain", *pair, torch.rand(1, 3, 64, 64), source="local")
+assert found.saliency.shape == (1, 64, 64)
+assert sys.modules["datasets"] is datasets and hub["repo_or_dir"] not in sys.path
 print(json.dumps({"classes": explainee(torch.rand(2, 3, 32, 32)).shape[-1], "name": ltx.__name__}))
 """
 MODELS = """
@@ -100,6 +106,7 @@ def test_beside_a_users_own_modules_and_a_package_called_datasets(tmp_path, run_
     for name in ("main", "config"):
         (work / f"{name}.py").write_text(f"NAME = 'user {name}'\n")
     (work / "program.py").write_text(PROGRAM)
-    done = run_process(work / "program.py", cwd=tmp_path, env={"PYTHONPATH": str(tmp_path / "site")})
+    program = [work / "program.py", config.ROOT]
+    done = run_process(*program, cwd=tmp_path, env={"PYTHONPATH": str(tmp_path / "site")})
     assert done.code == 0, done.err
     assert json.loads(done.out.splitlines()[-1]) == {"classes": 4, "name": "ltx"}
