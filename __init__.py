@@ -35,11 +35,12 @@ def _import_as_ltx(root: Path) -> None:
     """
     own = (root, *(folder.parent for folder in root.glob("main/**/__init__.py")), root / "tests")
     sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() not in own]
-    if (loaded := sys.modules.get("ltx")) is not None and list(loaded.__path__) == [str(root)]:
+    loaded = sys.modules.get("ltx")
+    if loaded is not None and [Path(entry).resolve() for entry in loaded.__path__] == [root]:
         return
-    spec = util.spec_from_file_location(
-        "ltx", root / "__init__.py", submodule_search_locations=[str(root)]
-    )
+    for name in [name for name in sys.modules if name.partition(".")[0] == "ltx"]:  # an installed one
+        del sys.modules[name]
+    spec = util.spec_from_file_location("ltx", root / "__init__.py", submodule_search_locations=[str(root)])
     sys.modules["ltx"] = util.module_from_spec(spec)
     spec.loader.exec_module(sys.modules["ltx"])
 

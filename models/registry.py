@@ -67,7 +67,8 @@ def create_model(name: str, num_classes: int | None = None) -> nn.Module:
     """
     alias = ALIASES.get(name)
     timm_name = alias.timm_name if alias else name
-    if timm_name.split(".")[0] not in timm.list_models():
+    architecture = timm_name.split(".")[0]
+    if architecture not in timm.list_models(architecture):  # the list of all takes a second to sort
         near = difflib.get_close_matches(name, [*ALIASES, *timm.list_models()], n=5, cutoff=0.4)
         raise UserError(f"unknown model '{name}'; nearest names: {', '.join(near) or ', '.join(ALIASES)}")
     # timm's fused attention is slow in the backward pass on CPUs.

@@ -331,3 +331,23 @@ def run_process(start_process) -> Callable[..., ScriptResult]:
         return ScriptResult(process.returncode, out, err)
 
     return run
+
+
+@pytest.fixture
+def start_run(tmp_path) -> Iterator[Callable]:
+    """`start_run(script, argv, patch=None, env=None)`: starts a script of `support.processes` as a process.
+
+    It is forked from one that has imported everything, so it works at once.
+    """
+    from ltx.tests.support.processes import Run
+
+    started = []
+
+    def start(script, argv, patch=None, env=None):
+        started.append(Run(tmp_path, script, argv, patch, env))
+        return started[-1]
+
+    yield start
+    for run in started:
+        run.process.kill()
+        run.process.join()

@@ -5,29 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from ltx.tests.faults.processes import Run
-
 SIZES = {
     "pretraining": ["--train-images", "8", "--val-images", "4", "--batch-size", "4", "--n-epochs", "2",
                     "--save-every", "1"],
     "ltx": ["--max-images", "6", "--unit-size", "2", "--n_epochs_to_optimize_stage_b", "2"],
     "baselines": ["--method", "random,input_gradient", "--max-images", "6", "--unit-size", "2"],
 }  # fmt: skip
-
-
-@pytest.fixture
-def start_run(tmp_path) -> Callable[..., Run]:
-    """`start_run(script, argv, patch=None)`: a script of `processes.SCRIPTS` in a process of its own."""
-    started = []
-
-    def start(script, argv, patch=None):
-        started.append(Run(tmp_path, script, argv, patch))
-        return started[-1]
-
-    yield start
-    for run in started:
-        run.process.kill()
-        run.process.join()
 
 
 @pytest.fixture

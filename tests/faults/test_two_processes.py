@@ -12,7 +12,7 @@ from ltx.main.runs import mask_job, run_folder
 from ltx.main.runs.locks import LOCK_FILE
 from ltx.main.seg_classification import pretraining
 from ltx.tests.faults.folders import contents, differences
-from ltx.tests.faults.processes import Run
+from ltx.tests.support.processes import Run
 
 BUSY = {
     "pretraining": "error: another process is at work on the same training in ",

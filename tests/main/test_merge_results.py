@@ -10,7 +10,6 @@ import pytest
 from ltx.main import merge_results
 from ltx.main.seg_classification import run_seg_cls_opt
 
-SCRIPT = "main/seg_classification/run_seg_cls_opt.py"
 N, UNIT = 8, 2
 SIZES = ["--max-images", str(N), "--unit-size", str(UNIT), "--n_epochs_to_optimize_stage_b", "2"]
 
@@ -60,7 +59,7 @@ def test_merging_again_changes_nothing(run, run_script, no_drawing):
 
 
 @pytest.mark.parametrize("n", [2, 4])
-def test_processes_fill_one_folder(digits_weights, start_process, run_script, tmp_path, no_drawing, n):
+def test_processes_fill_one_folder(digits_weights, start_run, run_script, tmp_path, n):
     """As torchrun and as a Slurm array start them, at the same time."""
     if n == 2:
         places = [{"RANK": str(i), "WORLD_SIZE": "2"} for i in range(n)]
@@ -68,10 +67,9 @@ def test_processes_fill_one_folder(digits_weights, start_process, run_script, tm
         shared = {"SLURM_ARRAY_TASK_COUNT": "4", "SLURM_ARRAY_TASK_MIN": "1"}
         places = [shared | {"SLURM_ARRAY_TASK_ID": str(i + 1)} for i in range(n)]
     flags = [*flags_of(digits_weights, tmp_path), "--metrics", "POS,NEG"]
-    processes = [start_process(SCRIPT, *flags, env=place) for place in places]
-    for process in processes:
-        _, err = process.communicate(timeout=240)
-        assert process.returncode == 0, err
+    for run in [start_run("ltx", flags, env=place) for place in places]:
+        done = run.wait()
+        assert done.code == 0, done.err
     merged = run_script(merge_results, tmp_path / "run")
     assert merged.code == 0, merged.err
     assert f"masks: {N} images, each once" in merged.out

@@ -17,7 +17,7 @@ from ltx.models.explainee import Explainee
 from ltx.models.explainer_files import read_explainer
 
 FOLDER = os.environ.get("LTX_TRANSFORMERS")
-SCRIPT = Path(__file__).parents[1] / "full_size_reference.py"
+SCRIPT = Path(__file__).parents[1] / "support" / "full_size_reference.py"
 
 
 @pytest.mark.skipif(not FOLDER, reason="needs LTX_TRANSFORMERS=FOLDER, see the top of this file")

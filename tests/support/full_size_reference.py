@@ -1,6 +1,6 @@
 """Writes a full-size checkpoint in the published layout, and what its own libraries' networks give.
 
-    python tests/full_size_reference.py PAIR FOLDER
+    python tests/support/full_size_reference.py PAIR FOLDER
 
 PAIR is vit_base, vit_small (Hugging Face's transformers 4), resnet or densenet (torchvision). It imports
 nothing of this project, and runs outside its folder, where `datasets` is not Hugging Face's package of that

@@ -6,6 +6,7 @@ import socket
 import pytest
 import torch
 
+from ltx import config
 from ltx.config import UserError
 from ltx.main.common import launch
 from ltx.main.common.launch import World, place
@@ -13,7 +14,6 @@ from ltx.main.seg_classification import run_seg_cls
 from ltx.main.seg_classification.pretraining import Trainer
 from ltx.models.checkpoints import load_weights
 
-SCRIPT = "main/seg_classification/run_seg_cls.py"
 SIZES = [
     "--train-images",
     "9",
@@ -39,14 +39,11 @@ def free_port():
         return str(one.getsockname()[1])
 
 
-def launched(start_process, flags, names):
-    """Two processes with ranks in the given variables; their results, in order."""
-    port = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
-    started = [
-        start_process(SCRIPT, *flags, env=port | {names[0]: str(rank), names[1]: "2", names[2]: str(rank)})
-        for rank in range(2)
-    ]
-    return [(process, *process.communicate(timeout=170)) for process in started]
+def as_slurm_tasks(start_run, flags):
+    """Two processes with ranks as srun gives them; their results, in order."""
+    port = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "SLURM_NTASKS": "2"}
+    ranks = [{"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)} for rank in range(2)]
+    return [run.wait() for run in [start_run("pretraining", flags, env=port | rank) for rank in ranks]]
 
 
 def same_run(folder, other):
@@ -74,20 +71,21 @@ def folder_of(root):
     return path.parent
 
 
-def test_two_processes_train_as_one_does(digits_weights, run_script, start_process, tmp_path, no_drawing):
-    """With a last batch that is smaller than the number of processes, and each share in two parts."""
+def test_two_processes_train_as_one_does(digits_weights, run_script, run_process, tmp_path, no_drawing):
+    """By torchrun, from another folder; a last batch smaller than the launch, each share in two parts."""
     alone = run_script(run_seg_cls, *flags_of(digits_weights, tmp_path / "alone"))
     assert alone.code == 0, alone.err
+    torchrun = ["torch.distributed.run", "--nproc-per-node", 2, "--master-addr", "127.0.0.1"]
     flags = [*flags_of(digits_weights, tmp_path / "two"), "--accumulate", "2"]
-    results = launched(start_process, flags, ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
-    for process, _, err in results:
-        assert process.returncode == 0, err
-    assert '"results"' in results[0][1] and results[1][1] == ""  # the first alone speaks
+    script = config.ROOT / "main" / "seg_classification" / "run_seg_cls.py"
+    done = run_process("-m", *torchrun, "--master-port", free_port(), script, *flags, cwd=tmp_path)
+    assert done.code == 0, done.err
+    assert done.out.count('"results"') == 1 and done.closing["run"]  # the first alone speaks
     same_run(folder_of(tmp_path / "two"), folder_of(tmp_path / "alone"))
 
 
 def test_two_slurm_tasks_go_on_where_one_process_was_stopped(
-    digits_weights, run_script, start_process, tmp_path, no_drawing, monkeypatch
+    digits_weights, run_script, start_run, tmp_path, no_drawing, monkeypatch
 ):
     alone = run_script(run_seg_cls, *flags_of(digits_weights, tmp_path / "alone"))
     assert alone.code == 0, alone.err
@@ -103,11 +101,8 @@ def test_two_slurm_tasks_go_on_where_one_process_was_stopped(
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_train_step", stop)
         assert run_script(run_seg_cls, *flags_of(digits_weights, root)).code == 130
-    results = launched(
-        start_process, flags_of(digits_weights, root), ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")
-    )
-    for process, _, err in results:
-        assert process.returncode == 0, err
+    for result in as_slurm_tasks(start_run, flags_of(digits_weights, root)):
+        assert result.code == 0, result.err
     same_run(folder_of(root), folder_of(tmp_path / "alone"))
 
 

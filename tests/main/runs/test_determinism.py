@@ -69,13 +69,17 @@ def test_scores_again_and_with_workers_are_the_same_to_the_last_digit(per_image)
 
 
 def test_scores_with_another_batch_size(per_image):
-    """Masks differ by rounding, so two pixels of nearly the same value may change places at a cut."""
+    """Masks differ by rounding, so two pixels of nearly the same value may change places at a cut.
+
+    That moves a probability by little, and the top class of few perturbed images: POS and NEG go in steps of
+    10 (5 at the ends).
+    """
     alone, together = per_image("alone", "--batch-size", "1"), per_image("together", "--batch-size", "4")
-    counts = []
+    moved = 0.0
     for ours, theirs in zip(alone, together, strict=True):
         for name in ("index", "image", "scored_class", "variant"):
             assert ours[name] == theirs[name]
         for name in ("DEL", "INS"):
             assert float(ours[name]) == pytest.approx(float(theirs[name]), abs=0.1)
-        counts.append((ours["POS"], ours["NEG"]) == (theirs["POS"], theirs["NEG"]))
-    assert sum(counts) >= len(counts) - 2
+        moved += sum(abs(float(ours[name]) - float(theirs[name])) for name in ("POS", "NEG"))
+    assert moved <= 40

@@ -189,8 +189,7 @@ def test_ltx_lowers_the_loss(case, kinds):
         explainer, explainee, images, classes, classes, Objective(), settings(n_steps=10, lr=1e-3, slots=20)
     )
     loss = figures["loss"]
-    assert loss[:, -1].mean() < loss[:, 0].mean()
-    assert (loss[:, -1] < loss[:, 0]).float().mean() >= 0.95
+    assert (loss[:, -1] < loss[:, 0] - 1).all()  # of about 50, nearly all of it the mask's
     lowest = Objective()(explainee, images, masks["best_loss"][:, None], classes)["loss"]
     torch.testing.assert_close(lowest.detach(), loss.min(1).values, rtol=0, atol=1e-4)
 

@@ -3,7 +3,8 @@
     run = Run(tmp_path, "ltx", argv, patch=first_then_wait)   # starts it
     result = run.wait()
 
-`patch` is a function of a module that a test imports; it is called in the process before the script.
+`patch` is a function of a module that a test imports; it is called in the process before the script. What
+depends on how Python starts needs `start_process`, which takes seconds to import PyTorch.
 """
 
 import functools
@@ -46,7 +47,7 @@ sys.path.append(_PACKAGES.name)
 
 SERVER = multiprocessing.get_context("forkserver")
 # It starts in the root: the first makes that the package, the second imports what the scripts need.
-SERVER.set_forkserver_preload(["tests.conftest", "ltx.tests.faults.processes"])
+SERVER.set_forkserver_preload(["tests.conftest", "ltx.tests.support.processes"])
 
 
 class Run:
@@ -57,13 +58,21 @@ class Run:
         script: one of `SCRIPTS`.
         argv: its command line.
         patch: called in the process before the script.
+        env: variables of its environment besides this process's own.
     """
 
-    def __init__(self, folder: Path, script: str, argv: list, patch: Callable[[], object] | None = None):
+    def __init__(
+        self,
+        folder: Path,
+        script: str,
+        argv: list,
+        patch: Callable[[], object] | None = None,
+        env: dict[str, str] | None = None,
+    ):
         number = len(list(folder.glob("*.out")))
         self._out, self._err = folder / f"{number}.out", folder / f"{number}.err"
         self._out.touch()
-        arguments = (script, [str(part) for part in argv], self._out, self._err, patch)
+        arguments = (script, [str(part) for part in argv], self._out, self._err, patch, env or {})
         self.process = SERVER.Process(target=_work, args=arguments)
         self.process.start()
 
@@ -76,7 +85,8 @@ class Run:
         return ScriptResult(self.process.exitcode, self._out.read_text(), self._err.read_text())
 
 
-def _work(script: str, argv: list[str], out: Path, err: Path, patch) -> None:
+def _work(script: str, argv: list[str], out: Path, err: Path, patch, env: dict[str, str]) -> None:
+    os.environ.update(env)
     for stream, path in ((1, out), (2, err)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
     sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
