@@ -63,7 +63,7 @@ def file_of(root: Path, name: str) -> Path:
 
 
 def is_within(name: str) -> bool:
-    """Whether a name, below any folder, stays there: neither absolute nor with `..`."""
+    """Return whether a name stays below its folder: neither absolute nor with `..`."""
     return not Path(name).is_absolute() and ".." not in Path(name).parts
 
 
@@ -224,7 +224,7 @@ def _resolved(path: Path) -> Path:
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """What has the name of a picture in a folder, in order, even if it is none; hidden files are left out."""
+    """List, in order, the files of a folder that are named like pictures, but for hidden ones."""
     return sorted(
         path
         for path in folder.iterdir()
