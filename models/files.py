@@ -56,7 +56,7 @@ def remove_leftovers(path: str | Path) -> None:
 
 
 def disk_error(error: BaseException) -> str | None:
-    """Find the operating system's error behind an error; libraries hide it in several ways."""
+    """Return the operating system's message behind an error; libraries hide it in several ways."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, OSError) and seen.errno is not None:
