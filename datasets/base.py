@@ -1,4 +1,4 @@
-"""What every image set of LTX is: a torch dataset of dictionaries with known names and labels."""
+"""Base class of the image sets: a torch dataset of dictionaries with known names and labels."""
 
 from abc import ABC, abstractmethod
 from typing import Any

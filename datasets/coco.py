@@ -101,7 +101,7 @@ class CocoSegmentation(SegmentationSet):
 
 
 def _images_folder(base: Path, split: str) -> Path:
-    """Where the images lie: both layouts are usual."""
+    """Return the folder of the images, in either of the two usual layouts."""
     candidates = (base / split, base / "images" / split)
     for folder in candidates:
         if folder.is_dir():

@@ -1,4 +1,4 @@
-"""Which images a run uses: drawing them, and the CSV file that lists them."""
+"""Manifests: drawing the images of a run, and the CSV file that lists them."""
 
 import csv
 from collections import defaultdict

@@ -70,7 +70,7 @@ def file_of(root: Path, name: str) -> Path:
 
 
 def is_within(name: str) -> bool:
-    """Whether a name, below any folder, stays there: neither absolute nor with `..`."""
+    """Return whether a name stays below its folder: neither absolute nor with `..`."""
     return not Path(name).is_absolute() and ".." not in Path(name).parts
 
 

@@ -1,4 +1,4 @@
-"""What the published segmentation sets share: images with object masks, checked against each other."""
+"""Base class of the published segmentation sets: images and object masks, checked against each other."""
 
 from abc import abstractmethod
 from collections.abc import Collection
@@ -96,7 +96,7 @@ def damaged(what: str, source: str) -> UserError:
 
 
 def one_line(error: Exception) -> str:
-    """What an error says, without line breaks."""
+    """Return the message of an error without line breaks."""
     return " ".join(str(error).split())
 
 

@@ -36,12 +36,12 @@ def warn_once(message: str) -> None:
 
 
 def out_of_shared_memory(error: RuntimeError) -> bool:
-    """Whether a worker process failed since /dev/shm is full."""
+    """Return whether a worker process failed because /dev/shm is full."""
     return "shared memory" in str(error) and "No space left" in str(error)
 
 
 def dead_worker(error: RuntimeError) -> str | None:
-    """What to tell the user where an error says that a worker process has died, else None.
+    """Return the message for an error that says that a worker process has died, else None.
 
     PyTorch raises it wherever the main thread is when the process ends, not only where images are read, and
     would again for each one that ends after it; from here on it no longer does.

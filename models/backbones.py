@@ -1,4 +1,4 @@
-"""What an explainer takes from timm: its backbone, at the size and with the weights that are asked for."""
+"""Backbones of explainers: timm models at the requested size and with the requested weights."""
 
 import copy
 
@@ -28,7 +28,7 @@ def resize_tokens(backbone: nn.Module, name: str, size: tuple[int, int]) -> None
 
 
 def has_narrow_strided_convolution(backbone: nn.Module) -> bool:
-    """Whether weights' gradients on channels-last input crash PyTorch 2.14 on CPUs (RepVGG, FastViT).
+    """Return whether weight gradients on channels-last input crash PyTorch 2.14 on CPUs (RepVGG, FastViT).
 
     oneDNN writes past its memory for 1x1 convolutions with a stride and under 16 input channels.
     """

@@ -142,7 +142,7 @@ class Explainee(nn.Module):
 
     @property
     def runs_folded(self) -> bool:
-        """Whether a faster copy of the model runs, see `models.folding` and `models.frozen`."""
+        """True if a faster copy of the model runs, see `models.folding` and `models.frozen`."""
         return self._folded is not None
 
     @cached_property

@@ -181,12 +181,12 @@ class Explainer(nn.Module):
 
     @property
     def is_trained(self) -> bool:
-        """Whether its weights came from a pLTX checkpoint."""
+        """True if the weights came from a pLTX checkpoint."""
         return self.metadata is not None
 
     @property
     def class_conditional(self) -> bool:
-        """Whether its masks depend on the class that it is asked about."""
+        """True if the masks depend on the class that is asked about."""
         return self.condition is not None
 
     def train(self, mode: bool = True) -> "Explainer":

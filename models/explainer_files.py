@@ -48,7 +48,7 @@ def read_explainer(path: str | Path, name: str | None = None) -> Explainer:
 
 
 def stored_class_rows(path: Path) -> Tensor | int | None:
-    """What `Explainer` takes as `class_rows` to hold a file's weights; None if it is not class-conditional.
+    """Return the `class_rows` with which `Explainer` fits a file; None if it is not class-conditional.
 
     Raises:
         UserError: the file is damaged.

@@ -56,7 +56,7 @@ def remove_leftovers(path: str | Path) -> None:
 
 
 def disk_error(error: BaseException) -> str | None:
-    """What the operating system said, where an error comes from it; libraries hide that in several ways."""
+    """Return the operating system's message behind an error; libraries hide it in several ways."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, OSError) and seen.errno is not None:

@@ -58,7 +58,7 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 @functools.cache
 def prefers_onednn() -> bool:
-    """Whether float32 products are to go through oneDNN: on AMD CPUs, where MKL leaves AVX-512 unused."""
+    """Return True on AMD CPUs, where MKL leaves AVX-512 unused and oneDNN takes float32 products."""
     try:
         vendor = Path("/proc/cpuinfo").read_text()
     except OSError:

@@ -12,7 +12,7 @@ def upsample(token_mask: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def fill_of(images: Tensor, fill: str) -> Tensor | float:
-    """What stands where pixels are removed, for images (B, 3, H, W) in [0, 1].
+    """Return the fill of removed pixels for images (B, 3, H, W) in [0, 1].
 
     `black` is 0 (released), `mean` each image's own mean colour, `blur` the image under a Gaussian 11 pixels
     wide with sigma 5 (the size of RISE's; Petsiuk et al. 2018).

@@ -21,7 +21,7 @@ def autocast(precision: str, device: torch.device):
 
 
 def in_full(values: Tensor, precision: str) -> Tensor:
-    """What autocast gave, back in float32; anything else as it is."""
+    """Convert the output of autocast back to float32; return anything else as it is."""
     return values if precision == "float32" else values.float()
 
 

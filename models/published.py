@@ -41,7 +41,7 @@ _RESNET_CHILDREN = {
 
 @dataclass(frozen=True)
 class Pair:
-    """What one published file holds.
+    """Content of a published file.
 
     Attributes:
         explainer: state dict of an `Explainer`.
@@ -53,7 +53,7 @@ class Pair:
 
     @property
     def is_vit(self) -> bool:
-        """Whether both are Hugging Face ViTs (their LayerNorm has another eps)."""
+        """True if both are Hugging Face ViTs (their LayerNorm has another eps)."""
         return "backbone.cls_token" in self.explainer
 
 
@@ -68,7 +68,7 @@ def split(weights: dict[str, Tensor]) -> Pair | None:
 
 
 def holds_pair(path: Path) -> bool:
-    """Whether a file is a published or converted one.
+    """Return whether a file is a published or a converted one.
 
     Raises:
         UserError: the file cannot be read.

@@ -28,7 +28,7 @@ EXPLAINEE_FILE = "explainee.safetensors"
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What a backbone wants to see: (H, W), and the mean and std of its training, on [0, 1] pixels."""
+    """Input of a backbone: (H, W), and the mean and std of its training, on [0, 1] pixels."""
 
     size: tuple[int, int]
     mean: tuple[float, ...]
@@ -198,7 +198,7 @@ def _load_from_timm(model: nn.Module, name: str, download: bool) -> None:
 
 
 def _is_cached(url: str) -> bool:
-    """Whether timm's cache has the file of a URL."""
+    """Return whether timm's cache contains the file of a URL."""
     return (Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(url).path).name).is_file()
 
 

@@ -1,10 +1,11 @@
-"""Explains ten photographs that scikit-image and scikit-learn ship, and prints README's table of them.
+"""Explain ten photographs of scikit-image and scikit-learn; print their table and draw README's picture.
 
     pip install scikit-image
-    python tests/benchmarks/photographs.py data/photographs
+    python tests/benchmarks/photographs.py data/photographs --recipe ordered
 
-Copies the pictures into the folder, runs `main/explain.py` on it (one forward pass, then 25 steps), and
-writes its runs below it; the sheets are to be looked at. Flags after the folder go to `main/explain.py`.
+Copies the photographs into the folder and runs `main/explain.py` on it twice, with one forward pass and with
+25 steps. The runs lie below the folder, and so does `photographs.jpg`: six of the photographs, each with its
+map and its masked image after the steps. Flags after the folder go to `main/explain.py`.
 """
 
 import json
@@ -18,7 +19,13 @@ ROOT = Path(__file__).resolve().parents[2]
 if not __package__:  # run as a file
     run_path(str(ROOT / "__init__.py"))
 
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+from torchvision.transforms.v2 import functional as TF
+
 from ltx.datasets.classes import names_of_classes, short_name
+from ltx.main.common.figures import cells
 from ltx.main.runs.mask_files import MaskUnit, read_unit, unit_files
 
 FROM_SKIMAGE = (
@@ -27,10 +34,12 @@ FROM_SKIMAGE = (
 )  # fmt: skip
 FROM_SKLEARN = ("china.jpg", "flower.jpg")
 SCORES = ("mask_area", "masked_probability", "complement_probability")
+# Public domain, CC0 or CC BY.
+DRAWN = ("coffee.png", "chelsea.png", "camera.png", "china.jpg", "rocket.jpg", "flower.jpg")
 
 
 def copy_pictures(folder: Path) -> None:
-    """Puts the ten pictures into a folder."""
+    """Copy the ten pictures into a folder."""
     import skimage.data
     import sklearn.datasets
 
@@ -45,7 +54,7 @@ def copy_pictures(folder: Path) -> None:
 
 
 def explain(folder: Path, steps: int, flags: list[str]) -> list[MaskUnit]:
-    """Runs the script as a user does; the mask files, in the order of the pictures' names."""
+    """Run the script as a user does; return the mask files in the order of the pictures' names."""
     command = [
         sys.executable,
         str(ROOT / "main" / "explain.py"),
@@ -68,16 +77,51 @@ def row(name: str, before: MaskUnit, after: MaskUnit, names: list[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def draw(folder: Path, units: dict[str, MaskUnit], names: list[str]) -> None:
+    """Write `photographs.jpg`, two photographs a row, each as image, map and masked image.
+
+    Args:
+        folder: of the photographs.
+        units: LTX mask file by photograph.
+        names: name of each class.
+    """
+    figure = Figure(figsize=(12, 5.4), dpi=100, layout="constrained")
+    axes = figure.subplots((len(DRAWN) + 1) // 2, 6)
+    for number, name in enumerate(DRAWN):
+        unit = units[name]
+        values = {score: array[0] for score, array in unit.arrays.items() if array.ndim == 1}
+        picture = TF.to_dtype(
+            TF.pil_to_tensor(Image.open(folder / name).convert("RGB")), torch.float32, scale=True
+        )
+        image, saliency, _, masked = cells(picture, unit.maps("last", tuple(picture.shape[-2:]))[0])
+        captions = (
+            f"{short_name(names[unit.target[0]])}: {values['probability']:.0%}",
+            f"keeps {values['mask_area']:.0%}",
+            f"masked: {values['masked_probability']:.0%}",
+        )
+        row, start = number // 2, number % 2 * 3
+        for axis, cell, caption in zip(
+            axes[row, start : start + 3], (image, saliency, masked), captions, strict=True
+        ):
+            axis.imshow(cell.clip(0, 1), cmap="jet", vmin=0, vmax=1)
+            axis.set_xlabel(caption, fontsize=10)
+            axis.set_xticks([])
+            axis.set_yticks([])
+    figure.savefig(folder / "photographs.jpg", pil_kwargs={"quality": 88})
+
+
 def main(folder: Path, flags: list[str]) -> None:
-    """Explains the pictures both ways and prints the table."""
+    """Explain the pictures both ways, print the table and draw the picture."""
     copy_pictures(folder)
     before, after = (explain(folder, steps, flags) for steps in (0, 25))
     names = names_of_classes("efficientnet_lite0", 1000)
     scores = " | ".join(("keeps", "p masked", "p complement"))
     print(f"| picture | top class | p | pLTX {scores} | LTX {scores} |")
     print("|---|---|---|---|---|---|---|---|---|")
-    for picture, *units in zip(sorted(FROM_SKIMAGE + FROM_SKLEARN), before, after, strict=True):
+    pictures = sorted(FROM_SKIMAGE + FROM_SKLEARN)
+    for picture, *units in zip(pictures, before, after, strict=True):
         print(row(picture, *units, names))
+    draw(folder, dict(zip(pictures, after, strict=True)), names)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""README's Python examples run as they stand, and what they say of their results is so."""
+"""The Python examples of the documents run as they stand, and their comments on results hold."""
 
 import re
 from pathlib import Path
@@ -9,25 +9,35 @@ from torch.nn import functional as F
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def python_blocks() -> list[str]:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    return re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+def python_block(name: str) -> str:
+    """The only Python example of a document."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return block
 
 
-def test_python_examples_run(monkeypatch):
+def test_example_with_a_trained_explainer(monkeypatch):
     monkeypatch.chdir(ROOT)
     names: dict = {}
-    first, second = python_blocks()
-    exec(compile(first, "README.md, first example", "exec"), names)
+    example = python_block("main/README.md")
+    exec(compile(example, "main/README.md", "exec"), names)
     explanation = names["explanation"]
     assert explanation.target.shape == (1,) and explanation.variant == "pltx"
     assert explanation.token_masks.shape == (1, 7, 7) and explanation.saliency.shape == (1, 427, 640)
-    for line in re.findall(r"# (probability.*)", first):
-        assert set(re.split(r",\s*", line)) == set(explanation.scores)
-    exec(compile(second, "README.md, second example", "exec"), names)
+    (comment,) = re.findall(r"# (probability.*)", example)
+    assert set(re.split(r",\s*", comment)) == set(explanation.scores)
+
+
+def test_example_with_a_network_of_ones_own():
+    torch.manual_seed(0)
+    names: dict = {}
+    example = python_block("README.md")
+    exec(compile(example, "README.md", "exec"), names)
     explanation = names["explanation"]
     assert explanation.target.tolist() == [0, 3] and explanation.saliency.shape == (2, 240, 400)
     assert explanation.figures["loss"].shape == (2, 10)
+    (comment,) = re.findall(r"# (probability.*)", example)
+    assert set(re.split(r",\s*", comment)) == set(explanation.scores)
     pixels = F.interpolate(names["images"], (96, 160), mode="bilinear", antialias=True).clamp(0, 1)
     maps = F.interpolate(explanation.token_masks[:, None], (96, 160), mode="bilinear")
     logits = names["network"]((pixels * maps - 0.5) / 0.25)

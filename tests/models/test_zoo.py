@@ -1,4 +1,4 @@
-"""Every row of README's model zoo: as explainee, as explainer, and LTX side by side, with random weights."""
+"""Every row of the model zoo: as explainee, as explainer, and LTX side by side, with random weights."""
 
 import re
 from pathlib import Path
@@ -14,7 +14,7 @@ from ltx.models.explainee import Explainee
 from ltx.models.explainer import Explainer
 from ltx.models.registry import create_model
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+README = (Path(__file__).parents[2] / "models" / "README.md").read_text(encoding="utf-8")
 ROW = re.compile(r"^\| (?P<family>[^|]+) \| `(?P<name>\w+)` \| (?P<grid>\d+ x \d+|none) \|", re.MULTILINE)
 # Fewer blocks and channels: the tokens' grid is the full model's, the tests take seconds.
 SMALLER = {
@@ -31,7 +31,7 @@ SMALLER = {
 
 
 def rows() -> list:
-    section = re.search(r"^### Model zoo$(.*?)^#", README, re.MULTILINE | re.DOTALL)[1]
+    section = re.search(r"^## Model zoo$(.*?)^#", README, re.MULTILINE | re.DOTALL)[1]
     return [pytest.param(row["name"], row["grid"], id=row["name"]) for row in ROW.finditer(section)]
 
 
