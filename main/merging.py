@@ -13,7 +13,7 @@ from ltx.main.runs import evaluation, tables
 from ltx.main.runs.files import read_json
 from ltx.main.runs.mask_files import read_unit, unit_files, unit_path, units
 from ltx.main.runs.run_folder import check_same_run, read_mask_run
-from ltx.main.runs.run_record import EVALUATION, check_shape
+from ltx.main.runs.run_record import EvaluationRecord, check
 from ltx.main.runs.skipped import write_lists
 from ltx.main.segmentation_eval import evaluator as segmentation
 from ltx.main.segmentation_eval.options import SegmentationOptions
@@ -75,6 +75,25 @@ def evaluations(run_folder: Path) -> list[Path]:
     return sorted(path.parent for path in (Path(run_folder) / "results").glob(f"*/{evaluation.OPTIONS_FILE}"))
 
 
+def _check_scores(folder: Path, run_folder: Path, n_images: int) -> None:
+    """Raise `UserError` unless the parts of an evaluation score the run's maps, each once."""
+    owner: dict[int, Path] = {}
+    for path in sorted((folder / "parts").glob("*.npz")):
+        _claim(evaluation.read_part(path)["index"], path, n_images, owner)
+    for file in unit_files(run_folder):
+        index = read_unit(file).index
+        for path, span in evaluation.parts_of(folder, file).items():
+            if not path.is_file():
+                raise UserError(
+                    f"{folder} has no scores of {file.name}: an evaluation shard is missing or still at "
+                    "work; run its command again"
+                )
+            part = evaluation.read_part(path)
+            wanted = index[np.isin(index, span) & ~np.isin(index, part.get("skipped", ()))]
+            if not np.array_equal(part["index"], wanted):
+                raise UserError(f"{path} scores other images than {file} holds; remove it and evaluate again")
+
+
 def merge(run_folder: Path, folder: Path) -> dict[str, dict[str, float]]:
     """Adds up the parts of one evaluation and returns its means by variant.
 
@@ -83,22 +102,9 @@ def merge(run_folder: Path, folder: Path) -> dict[str, dict[str, float]]:
     """
     run = read_mask_run(run_folder)
     stored = read_json(folder / evaluation.OPTIONS_FILE)
-    check_shape(folder / evaluation.OPTIONS_FILE, stored, EVALUATION, "delete its folder and evaluate again")
+    check(folder / evaluation.OPTIONS_FILE, stored, EvaluationRecord, "delete its folder and evaluate again")
     check_same_run(stored["run_hash"], run["hash"], folder / evaluation.OPTIONS_FILE)
-    expected = {evaluation.part_path(folder, file): file for file in unit_files(run_folder)}
-    parts = sorted((folder / "parts").glob("*.npz"))
-    owner: dict[int, Path] = {}
-    for path in parts:
-        _claim(evaluation.read_part(path)["index"], path, run["n_images"], owner)
-    for path, file in expected.items():
-        if not path.is_file():
-            raise UserError(
-                f"{folder} has no scores of {file.name}: an evaluation shard is missing or still at work; "
-                "run its command again"
-            )
-        part, wanted = evaluation.read_part(path), read_unit(file).index
-        if not np.array_equal(part["index"], wanted[~np.isin(wanted, part.get("skipped", ()))]):
-            raise UserError(f"{path} scores other images than {file} holds; remove it and evaluate again")
+    _check_scores(folder, run_folder, run["n_images"])
     protocol = folder.name.partition("-")[0]
     if protocol not in _EVALUATORS:
         raise UserError(

@@ -162,15 +162,19 @@ class Explainee(nn.Module):
         return logits_of(self._folded or self.model, normalised, self.precision)
 
 
+def class_scores(logits: Tensor, multi_label: bool = False) -> Tensor:
+    """Return the probabilities of logits (B, C): softmax, or sigmoid where labels are independent."""
+    return logits.sigmoid() if multi_label else logits.softmax(1)
+
+
 @torch.no_grad()
 def read_class(explainee, images: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-    """Probability of each image's class, (B,) in [0, 1], and 1.0 where it is the top one, (B,).
+    """Return the probability of each image's class, (B,) in [0, 1], and 1.0 where it is predicted, (B,).
 
-    With an explainee that is `multi_label`, the sigmoid, and 1.0 where it is above one half.
+    A class is predicted if it is the top one, or, of a `multi_label` explainee, above one half.
     """
-    logits = explainee(images).float()
-    if getattr(explainee, "multi_label", False):
-        own = logits.gather(1, classes[:, None])[:, 0]
-        return own.sigmoid(), (own > 0).float()
-    probability = logits.softmax(1).gather(1, classes[:, None])[:, 0]
+    logits, multi_label = explainee(images).float(), getattr(explainee, "multi_label", False)
+    probability = class_scores(logits, multi_label).gather(1, classes[:, None])[:, 0]
+    if multi_label:
+        return probability, (logits.gather(1, classes[:, None])[:, 0] > 0).float()
     return probability, (logits.argmax(1) == classes).float()

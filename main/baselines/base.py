@@ -1,6 +1,5 @@
 """What a baseline is: a function from images and classes to saliency maps, with a name and a source."""
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from ltx.config import UserError
 from ltx.main.baselines.options import BaselineOptions
+from ltx.main.common.names import seed_of
 from ltx.models.explainee import Explainee
 
 # Images that go through the explainee at once inside methods that ask it many times.
@@ -59,5 +59,4 @@ class Baseline:
 
 def image_generator(seed: int, name: str) -> torch.Generator:
     """Random numbers that depend on the seed and the image's name alone, whatever the order or the shard."""
-    digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+    return torch.Generator().manual_seed(seed_of(f"{seed}:{name}") >> 1)

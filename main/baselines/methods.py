@@ -1,7 +1,5 @@
 """The baselines by name."""
 
-import difflib
-
 from ltx.config import UserError
 from ltx.main.baselines import (
     attention,
@@ -15,6 +13,7 @@ from ltx.main.baselines import (
 )
 from ltx.main.baselines.base import Baseline
 from ltx.main.baselines.layers import CamModel
+from ltx.main.common.names import choose_names
 from ltx.models.explainee import Explainee
 
 ALL = "all"
@@ -57,16 +56,9 @@ def parse_methods(text: str) -> list[str]:
     """Method names of `NAME[,NAME...]`, each once, in the order given; `all` stays as it is.
 
     Raises:
-        UserError: a name that there is not, or a package that is not installed.
+        UserError: an unknown name, or a package that is not installed.
     """
-    names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-    for name in names:
-        if name not in BASELINES and name != ALL:
-            near = difflib.get_close_matches(name, BASELINES, n=1)
-            hint = f" (did you mean {near[0]}?)" if near else ""
-            raise UserError(f"--method {name}: no such method{hint}; there are {', '.join(BASELINES)}, all")
-    if not names:
-        raise UserError(f"--method names no method; there are {', '.join(BASELINES)}, all")
+    names = choose_names("--method", "method", text, BASELINES, (ALL,))
     for name in BASELINES if ALL in names else names:
         BASELINES[name].check_package(name)
     return names

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from ltx.main.baselines.base import FORWARD_BATCH, Batch
 from ltx.main.baselines.options import BaselineOptions
-from ltx.models.explainee import Explainee
+from ltx.models.explainee import Explainee, class_scores
 
 _KEPT = 0.5
 
@@ -29,7 +29,7 @@ def rise(explainee: Explainee, batch: Batch, options: BaselineOptions) -> Tensor
         for i, image in enumerate(batch.images):
             shown = masks[:, None]
             logits = explainee(image * shown + explainee.mean * (1 - shown)).float()
-            weights = logits.softmax(1)[:, batch.classes[i]]
+            weights = class_scores(logits, explainee.multi_label)[:, batch.classes[i]]
             maps[i] += torch.einsum("n,nhw->hw", weights, masks)
     return maps / (options.rise_masks * _KEPT)
 

@@ -17,7 +17,7 @@ from ltx.config import UserError
 from ltx.datasets.base import ImageSet
 from ltx.datasets.build import batches
 from ltx.main.baselines.base import image_generator
-from ltx.models.explainee import Explainee
+from ltx.models.explainee import Explainee, class_scores
 
 OBJECT, BACKGROUND, ABSENT = "object", "background", "absent"
 # An absent class is drawn from those that the explainee gives less than this.
@@ -73,7 +73,7 @@ def questions_of(
         pixels = data["image"].to(explainee.mean.device)
         with torch.no_grad():
             logits = explainee(pixels)
-            probability = (logits.sigmoid() if explainee.multi_label else logits.softmax(1)).cpu()
+            probability = class_scores(logits, explainee.multi_label).cpu()
         rows, questions = [], []
         for row, position in enumerate(data["index"].tolist()):
             picture = {key: values[row] for key, values in data.items()}

@@ -25,20 +25,12 @@ from ltx.main.runs.mask_files import MaskUnit, read_unit, unit_path, write_unit
 from ltx.main.runs.run_folder import open_run, write_manifest
 from ltx.main.runs.skipped import write_lists
 from ltx.models.checkpoints import weights_sha256
-from ltx.models.explainee import Explainee
+from ltx.models.explainee import Explainee, class_scores
 
 log = logging.getLogger(__name__)
 
 SCORES = ("probability", "masked_probability", "complement_probability", "mask_area")
 _TOP = 5
-
-
-
-
-
-
-
-
 
 
 def open_folder(
@@ -199,7 +191,7 @@ def explain_pictures(
     images = images.to(explainee.mean.device)
     with torch.no_grad():
         logits = torch.cat([explainee(part) for part in images.split(batch_size)])
-        probability = logits.sigmoid() if explainee.multi_label else logits.softmax(1)
+        probability = class_scores(logits, explainee.multi_label)
         top = probability.topk(min(_TOP, probability.shape[1]))
     explanation = explain(
         plan.explainer, explainee, images.repeat_interleave(n_classes, dim=0),

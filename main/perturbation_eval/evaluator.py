@@ -1,4 +1,4 @@
-"""From the mask files of a run folder to perturbation metrics, unit by unit."""
+"""Perturbation metrics of a run folder, from its mask files."""
 
 from pathlib import Path
 
@@ -15,16 +15,17 @@ from ltx.main.perturbation_eval.unit_scorer import UnitScorer, detail_of
 from ltx.main.runs import evaluation, tables
 from ltx.main.runs.build_models import explainee_of_run
 from ltx.main.runs.run_folder import read_mask_run
+from ltx.main.runs.run_record import MaskRunRecord
 
 PROTOCOL = "perturbation"
 
 
 def evaluate(options: PerturbationOptions) -> dict[str, dict]:
-    """Scores every mask file of `options.run_folder`, or this process's share of them.
+    """Score every mask file of `options.run_folder`, or this process's share of them.
 
-    Writes `results/perturbation-<settings>/`: a part per mask file (what makes it go on after a kill), and,
-    once all parts are there, `per_image.csv`, `summary.json` and `curves.png`. `settings` names the fill, the
-    class and, unless it is `fast`, the choice of metrics.
+    Writes `results/perturbation-<settings>/`: `parts/`, from which a killed evaluation resumes, and, once all
+    parts are there, `per_image.csv`, `summary.json` and `curves.png`. `settings` names the fill, the class
+    and, unless it is `fast`, the choice of metrics.
 
     Returns:
         `rows` of summary.json; empty while other shards are still at work.
@@ -34,103 +35,94 @@ def evaluate(options: PerturbationOptions) -> dict[str, dict]:
     """
     metrics = choose_metrics(options.metrics)
     run = read_mask_run(options.run_folder)
-    score_class = options.score_class or run["score_class"]
+    score_class = options.score_class or run.score_class
     folder = _results_folder(options, score_class, metrics)
     device = devices.pick_device(options.device)
 
-    def prepare():
+    def prepare() -> UnitScorer:
         keep_freed_memory()
         explainee = explainee_of_run(run, options.download).to(device)
         speed_up(options, explainee)
-        images = rebuild(run["dataset"], explainee.input_size)
+        images = rebuild(run.dataset, explainee.input_size)
         chosen = from_manifest(options.run_folder / "manifest.csv", images)
-        return UnitScorer(explainee, images, chosen, metrics, score_class, options, device).score
+        return UnitScorer(explainee, images, chosen, metrics, score_class, options, device)
 
     names = [metric.name for metric in metrics]
-    parts = evaluation.score_units(options, folder, run, PROTOCOL, prepare, names)
-    return {} if parts is None else _add_up(folder, options, run, score_class, metrics, parts)
+    scores = evaluation.score_units(options, folder, run, PROTOCOL, prepare, names)
+    return {} if scores is None else _add_up(folder, options, run, score_class, metrics, scores)
 
 
 def evaluate_and_print(options: PerturbationOptions) -> dict[str, dict[str, float]]:
-    """Evaluates, prints the table (with class, fill and early stop named) and returns means by variant."""
+    """Evaluate, print the table (with class, fill and early stop named) and return means by variant."""
     rows = evaluate(options)
     if rows:
         run = read_mask_run(options.run_folder)
         title = f"perturbation metrics of {progress.display_path(options.run_folder)}"
-        title += f" (class scored: {options.score_class or run['score_class']}; fill: {options.fill})"
-        if run["options"].get("early_stop"):
-            title += "; stopped early, as released"
-        print(tables.format_table(rows, title, tables.candidates_of(options.run_folder)))
+        title += f" (class scored: {options.score_class or run.score_class}; fill: {options.fill})"
+        title += "; stopped early, as released" if run.early_stop else ""
+        print(tables.format_table(rows, title, run.candidates))
     return tables.means_of(rows)
 
 
 def _results_folder(options: PerturbationOptions, score_class: str, metrics: tuple[Metric, ...]) -> Path:
-    settings = f"{options.fill}-{score_class}"
-    if options.precision != "float32":
-        settings += f"-{options.precision}"
-    if name_of(metrics):
-        settings += f"-{name_of(metrics)}"
-    if options.exclude_manifest is not None:
-        settings += f"-without-{options.exclude_manifest.stem}"
-    return Path(options.run_folder) / "results" / f"{PROTOCOL}-{settings}"
+    precision = "" if options.precision == "float32" else options.precision
+    return evaluation.results_folder(
+        options, PROTOCOL, f"{options.fill}-{score_class}", precision, name_of(metrics)
+    )
 
 
 def _add_up(
     folder: Path,
     options: PerturbationOptions,
-    run: dict,
+    run: MaskRunRecord,
     score_class: str,
     metrics: tuple[Metric, ...],
-    parts: list[dict],
+    scores: dict[str, np.ndarray],
 ) -> dict:
-    """Writes per_image.csv, summary.json and curves.png from all parts; returns the summary's rows."""
-    names = [metric.name for metric in metrics]
-    index, scored = (np.concatenate([part[key] for part in parts]) for key in ("index", "scored"))
-    values = np.concatenate([part["values"] for part in parts], axis=1)
-    details = {
-        metric.name: np.concatenate([detail_of(part, metric) for part in parts], axis=1)
-        for metric in metrics
-        if detail_of(parts[0], metric) is not None
-    }
-    image_names, keep = evaluation.kept_images(options, index)
-    variants = parts[0]["variants"].tolist()
-    in_csv = [metric.name for metric in metrics if metric.in_csv]
-    tables.write_per_image(
-        folder / "per_image.csv",
-        ["index", "image", "scored_class", "variant", *names, *[f"{name}_points" for name in in_csv]],
-        [
-            [index[i], image_names[index[i]], scored[i], variant, *values[v, i].tolist()]
-            + [_points(details[name][v, i]) for name in in_csv]
-            for i in np.flatnonzero(keep)
-            for v, variant in enumerate(variants)
-        ],
-    )
+    """Write per_image.csv, summary.json and curves.png; return the rows of the summary."""
+    names, keep = evaluation.kept_images(options, scores["index"])
+    _write_per_image(folder / "per_image.csv", names, keep, metrics, scores)
     rows, curves, axes = {}, {}, {}
-    for v, variant in enumerate(variants):
+    for v, variant in enumerate(scores["variants"].tolist()):
         rows[variant], curves[variant] = {}, {}
         for m, metric in enumerate(metrics):
-            detail = details.get(metric.name)
-            summary = metric.summarise(values[v, keep, m], None if detail is None else detail[v, keep])
+            detail = detail_of(scores, metric)
+            values = scores["values"][v, keep, m]
+            summary = metric.summarise(values, None if detail is None else detail[v, keep])
             rows[variant][metric.name] = tables.entry(summary.mean, summary.n, metric.higher_is_better)
             if summary.curve is not None:
                 axes[metric.name], curves[variant][metric.name] = summary.curve
-    settings = {"fill": options.fill, "score_class": score_class, "excluded": int((~keep).sum())}
-    settings["precision"] = options.precision
-    settings |= {
+    settings = {
+        "fill": options.fill,
+        "score_class": score_class,
+        "excluded": int((~keep).sum()),
+        "precision": options.precision,
         "metrics": name_of(metrics) or "fast",
-        "early_stop": bool(run["options"].get("early_stop", False)),
+        "early_stop": run.early_stop,
     }
-    tables.write_summary(
-        folder, PROTOCOL, settings, run["hash"], rows, curves=curves, axes=axes,
-        candidates=run.get("candidates", {}),
-    )  # fmt: skip
+    more = {"curves": curves, "axes": axes, "candidates": run.candidates}
+    tables.write_summary(folder, PROTOCOL, settings, run.hash, rows, **more)
     if axes:
         plot_curves(folder / "curves.png", curves, f"fill {options.fill}, class {score_class}", axes)
     return rows
 
 
+def _write_per_image(
+    path: Path, names: list[str], keep: np.ndarray, metrics: tuple[Metric, ...], scores: dict[str, np.ndarray]
+) -> None:
+    in_csv = [metric for metric in metrics if metric.in_csv]
+    header = ["index", "image", "scored_class", "variant", *(metric.name for metric in metrics)]
+    rows = [
+        [i, names[i], scores["scored"][row], variant, *scores["values"][v, row].tolist()]
+        + [_points(detail_of(scores, metric)[v, row]) for metric in in_csv]
+        for row, i in enumerate(scores["index"]) if keep[row]
+        for v, variant in enumerate(scores["variants"].tolist())
+    ]  # fmt: skip
+    tables.write_per_image(path, header + [f"{metric.name}_points" for metric in in_csv], rows)
+
+
 def _points(detail: np.ndarray) -> str:
-    """Points of a performance information curve as `information:performance`, or nothing."""
+    """Return points of a performance information curve as `information:performance`, "" if not finite."""
     if not np.isfinite(detail).all():
         return ""
     return " ".join(f"{x:.6g}:{y:.6g}" for x, y in zip(*detail.reshape(2, -1), strict=True))

@@ -11,7 +11,6 @@ The numbers equal those of `saliency` 0.2.1 for the same 1% of pixels (that pack
 SIC together.
 """
 
-import hashlib
 import io
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,7 +21,8 @@ from PIL import Image
 from scipy.interpolate import LinearNDInterpolator
 from torch import Tensor
 
-from ltx.main.perturbation_eval.map_view import MapView
+from ltx.main.common.names import seed_of
+from ltx.main.perturbation_eval.map_view import ImageBatch, MapView
 from ltx.models.explainee import read_class
 
 # Share of the most salient pixels at each step, as in the package's example.
@@ -32,8 +32,8 @@ N_POINTS = 1000
 
 
 @dataclass(frozen=True)
-class Readings:
-    """Information and performance of each image's steps.
+class Responses:
+    """Information in each image's steps, and the explainee's response to them.
 
     Attributes:
         information: (B, 15) bytes of the blurred image, the 13 steps, the original.
@@ -46,30 +46,30 @@ class Readings:
     correct: np.ndarray
 
 
-def performance_curves(view: MapView) -> Readings:
-    """Readings of all images of a view."""
-    pixels = (view.images * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-    names = view.names or [str(i) for i in range(len(pixels))]
-    ends = view.once_per_image_set(
-        "information", lambda: [_ends(view, i, pixels[i], name) for i, name in enumerate(names)]
+def performance_curves(view: MapView) -> Responses:
+    """Return the responses to all images of a view."""
+    batch = view.batch
+    pixels = (batch.images * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    names = batch.names or [str(i) for i in range(len(pixels))]
+    ends = batch.once(
+        "information", lambda: [_ends(batch, i, pixels[i], name) for i, name in enumerate(names)]
     )
-    readings = []
+    responses = []
     for i, (image, (seeds, low, high)) in enumerate(zip(pixels, ends, strict=True)):
         saliency = view.saliency[i].cpu().numpy()
         kept = [(saliency >= np.quantile(saliency, 1 - level)) | seeds for level in LEVELS]
-        # Triangulation and compression leave Python's lock alone, so threads share them out.
+        # Triangulation and compression release Python's lock, so threads share them.
         with ThreadPoolExecutor() as pool:
             steps = list(pool.map(_blurred, [image] * len(kept), kept))
-        middle = _read(view, i, steps)
-        readings.append(np.concatenate([low, middle, high], axis=1))
-    return Readings(*np.stack(readings, axis=1))
+        responses.append(np.concatenate([low, _responses(batch, i, steps), high], axis=1))
+    return Responses(*np.stack(responses, axis=1))
 
 
-def points(readings: Readings, accuracy: bool) -> Tensor:
-    """Scaled information and performance (B, 2 * 13) of each image; NaN where it does not count."""
-    performance = readings.correct if accuracy else readings.probability
+def points(responses: Responses, accuracy: bool) -> Tensor:
+    """Return scaled information and performance (B, 2 * 13) of each image; NaN if it does not count."""
+    performance = responses.correct if accuracy else responses.probability
     found = np.full((len(performance), 2, len(LEVELS)), np.nan)
-    for i, (size, y) in enumerate(zip(readings.information, performance, strict=True)):
+    for i, (size, y) in enumerate(zip(responses.information, performance, strict=True)):
         if y[-1] < LOWEST_PERFORMANCE or size[0] >= size[-1] or y[0] >= y[-1]:
             continue
         for axis, values in enumerate((size, y)):
@@ -79,7 +79,7 @@ def points(readings: Readings, accuracy: bool) -> Tensor:
 
 
 def curve_of(point: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A curve at 1,001 places of information from points (2 * 13,), with its ends (0, 0) and (1, 1)."""
+    """Return the curve at 1,001 places of information through points (2 * 13,), (0, 0) and (1, 1)."""
     size, y = point.reshape(2, -1)
     size, y = np.append(size, [0.0, 1.0]), np.append(y, [0.0, 1.0])
     order = np.argsort(size, kind="stable")
@@ -90,7 +90,7 @@ def curve_of(point: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def point_auc(point: np.ndarray) -> float:
-    """Area under `curve_of`, in [0, 1]; NaN where the image does not count."""
+    """Return the area under `curve_of`, in [0, 1]; NaN if the image does not count."""
     if not np.isfinite(point).all():
         return float("nan")
     x, y = curve_of(point)
@@ -98,34 +98,35 @@ def point_auc(point: np.ndarray) -> float:
 
 
 def median_curve(details: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Median over images of their curves, from points (N, 2 * 13)."""
+    """Return the median over images of their curves, from points (N, 2 * 13)."""
     curves = [curve_of(point) for point in details]
     return curves[0][0], np.median([y for _, y in curves], axis=0)
 
 
 def seed_mask(size: tuple[int, int], name: str) -> np.ndarray:
-    """The 1% of pixels (H, W) that even the most blurred image keeps, drawn by the image's name."""
-    digest = hashlib.sha256(name.encode()).digest()
-    rng = np.random.default_rng(int.from_bytes(digest[:8], "big"))
+    """Return the 1% of pixels (H, W) that even the most blurred image keeps, drawn by the image's name."""
+    rng = np.random.default_rng(seed_of(name))
     n_pixels = size[0] * size[1]
     mask = np.zeros(n_pixels, bool)
     mask[rng.choice(n_pixels, int(n_pixels * SEED_SHARE), replace=False)] = True
     return mask.reshape(size)
 
 
-def _ends(view: MapView, i: int, image: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Seed pixels, and the readings of the blurred and of the original image."""
+def _ends(
+    batch: ImageBatch, i: int, image: np.ndarray, name: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the seed pixels, and the responses to the blurred and to the original image."""
     seeds = seed_mask(image.shape[:2], name)
-    both = _read(view, i, [_blurred(image, seeds), image])
+    both = _responses(batch, i, [_blurred(image, seeds), image])
     return seeds, both[:, :1], both[:, 1:]
 
 
-def _read(view: MapView, i: int, steps: list[np.ndarray]) -> np.ndarray:
-    """Bytes, probability and correctness (3, steps) of versions (H, W, 3) of image i."""
-    batch = torch.from_numpy(np.stack(steps)).to(view.images.device).permute(0, 3, 1, 2).float() / 255
+def _responses(batch: ImageBatch, i: int, steps: list[np.ndarray]) -> np.ndarray:
+    """Return bytes, probability and correctness (3, steps) of versions (H, W, 3) of image i."""
+    pixels = torch.from_numpy(np.stack(steps)).to(batch.images.device).permute(0, 3, 1, 2).float() / 255
     said = [
-        read_class(view.explainee, part, view.classes[i].expand(len(part)))
-        for part in batch.split(view.batch_size)
+        read_class(batch.explainee, some, batch.classes[i].expand(len(some)))
+        for some in pixels.split(batch.batch_size)
     ]
     probability, correct = (torch.cat(values).double().cpu().numpy() for values in zip(*said, strict=True))
     with ThreadPoolExecutor() as pool:
@@ -140,7 +141,7 @@ def _webp_bytes(image: np.ndarray) -> int:
 
 
 def _blurred(image: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """The image with all but the kept pixels (and the corners) interpolated linearly between those."""
+    """Return the image with all but the kept pixels (and the corners) interpolated linearly between those."""
     kept = kept.copy()
     kept[[0, 0, -1, -1], [0, -1, 0, -1]] = True
     if kept.all():

@@ -1,17 +1,16 @@
-"""The perturbation metrics, each a small class; what they share is computed once per batch.
+"""The perturbation metrics, one small class each; what they share is computed once per batch.
 
-To add one: a class of `Metric` with `name`, `higher_is_better` and `per_image(view)`, and a place in
+To add one: a class of `Metric` with `name`, `higher_is_better` and `per_image(view)`, and an entry in
 `METRICS`.
 """
 
-import difflib
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ltx.config import UserError
+from ltx.main.common.names import choose_names
 from ltx.main.perturbation_eval.curves import N_STEPS, auc
 from ltx.main.perturbation_eval.information import median_curve, performance_curves, point_auc, points
 from ltx.main.perturbation_eval.map_view import MapView
@@ -25,9 +24,9 @@ class Summary:
     """One metric over all images of a variant.
 
     Attributes:
-        mean: the figure of the tables; None where no image counts.
+        mean: the figure of the tables; None if no image counts.
         n: images that count.
-        curve: the curve behind it, as (x, y), where there is one to be drawn.
+        curve: the curve to draw, as (x, y), None if there is none.
     """
 
     mean: float | None
@@ -36,13 +35,13 @@ class Summary:
 
 
 class Metric:
-    """What a metric has to say.
+    """Interface of a metric.
 
     Attributes:
-        name: column of the tables, and what `--metrics` calls it.
-        higher_is_better: None where the metric describes a map and ranks nothing.
+        name: in tables and in `--metrics`.
+        higher_is_better: None if the metric describes a map and does not rank.
         slow: takes hundreds of forward passes per map; left out of `--metrics fast`.
-        in_csv: `detail` stands in per_image.csv too, because the summary cannot be had from the values.
+        in_csv: per_image.csv contains `detail` too, since the summary does not follow from the values.
     """
 
     name: str
@@ -51,15 +50,15 @@ class Metric:
     in_csv = False
 
     def per_image(self, view: MapView) -> Tensor:
-        """(B,), NaN where an image does not count."""
+        """Return (B,), NaN for an image that does not count."""
         raise NotImplementedError
 
     def detail(self, view: MapView) -> Tensor | None:
-        """(B, K) numbers behind the value, if `summarise` wants them."""
+        """Return (B, K) numbers behind the values, if `summarise` needs them."""
         return None
 
     def summarise(self, values: np.ndarray, details: np.ndarray | None) -> Summary:
-        """From all images' values (N,) and details (N, K) to the figure of the tables."""
+        """Return the figure of the tables from values (N,) and details (N, K) of all images."""
         counted = np.isfinite(values)
         mean = float(values[counted].mean()) if counted.any() else None
         return Summary(mean, int(counted.sum()), self._curve(details))
@@ -70,14 +69,14 @@ class Metric:
         return self.axis(details.shape[1]).tolist(), details.mean(axis=0).tolist()
 
     def axis(self, n_points: int) -> np.ndarray:
-        """Share of the pixels at each point of the curve."""
+        """Return the share of removed pixels at each point of the curve."""
         return np.linspace(0, 1, n_points)
 
 
 class RemovalAuc(Metric):
     """Area under a removal curve, 0 to 90.
 
-    POS, NEG: whether the class stays on top (released). DEL, INS: its probability along the same two curves;
+    POS, NEG: 1 while the class stays on top (released). DEL, INS: its probability along the same two curves;
     this INS removes the least salient pixels first and is not RISE's insertion.
     """
 
@@ -86,15 +85,15 @@ class RemovalAuc(Metric):
         self.most_salient_first, self.probability = most_salient_first, probability
 
     def detail(self, view: MapView) -> Tensor:
-        """The curve itself, (B, 10)."""
+        """Return the curve, (B, 10)."""
         return view.curve(self.most_salient_first)[0 if self.probability else 1]
 
     def per_image(self, view: MapView) -> Tensor:
-        """(B,)"""
+        """Return (B,)."""
         return auc(self.detail(view))
 
     def axis(self, n_points: int) -> np.ndarray:
-        """0, 0.1, ..., 0.9"""
+        """Return 0, 0.1, ..., 0.9."""
         return np.arange(n_points) / N_STEPS
 
 
@@ -107,8 +106,8 @@ class AverageDrop(Metric):
         self.name, self.masked = name, masked
 
     def per_image(self, view: MapView) -> Tensor:
-        """(B,)"""
-        p = view.unmasked[0].double()
+        """Return (B,)."""
+        p = view.batch.unmasked[0].double()
         tiny = torch.finfo(torch.float32).tiny
         return 100 * (p - getattr(view, self.masked).double()).clamp(min=0) / p.clamp(min=tiny)
 
@@ -122,31 +121,31 @@ class IncreaseInConfidence(Metric):
         self.name, self.masked = name, masked
 
     def per_image(self, view: MapView) -> Tensor:
-        """(B,)"""
-        return 100.0 * (getattr(view, self.masked) > view.unmasked[0]).double()
+        """Return (B,)."""
+        return 100.0 * (getattr(view, self.masked) > view.batch.unmasked[0]).double()
 
 
 class MaskArea(Metric):
-    """Mean of the mask that multiplies the image, in percent; says how much a method shows, ranks nothing."""
+    """Mean of the mask that multiplies the image, in percent; describes how much a method shows."""
 
     name, higher_is_better = "mask_area", None
 
     def per_image(self, view: MapView) -> Tensor:
-        """(B,)"""
+        """Return (B,)."""
         return 100 * view.shown.double().mean((1, 2))
 
 
 class Gini(Metric):
     """Gini index of the map's absolute values (Hurley & Rickard 2009; Chalasani et al. 2020), in percent.
 
-    0 where all pixels are equal, near 100 where one pixel has everything; 0 for a map of zeros. Says how
-    sparse a map is, ranks nothing.
+    0 where all pixels are equal, near 100 where one pixel has everything; 0 for a map of zeros. Describes how
+    sparse a map is.
     """
 
     name, higher_is_better = "gini", None
 
     def per_image(self, view: MapView) -> Tensor:
-        """(B,)"""
+        """Return (B,)."""
         values = view.saliency.double().abs().flatten(1).sort(1).values
         n, total = values.shape[1], values.sum(1)
         rank = torch.arange(1, n + 1, device=values.device)
@@ -168,11 +167,11 @@ class RiseAuc(Metric):
         self.name, self.higher_is_better, self.insert = name, insert, insert
 
     def detail(self, view: MapView) -> Tensor:
-        """The curve itself, (B, H + 1)."""
-        return view.once_per_map(self.name, lambda: rise_curve(view, self.insert))
+        """Return the curve, (B, H + 1)."""
+        return view.once(self.name, lambda: rise_curve(view, self.insert))
 
     def per_image(self, view: MapView) -> Tensor:
-        """(B,)"""
+        """Return (B,)."""
         return 100 * rise_auc(self.detail(view))
 
 
@@ -190,15 +189,15 @@ class InformationCurve(Metric):
         self.name, self.accuracy = name, accuracy
 
     def detail(self, view: MapView) -> Tensor:
-        """Information, then performance, at each threshold, both scaled to [0, 1]: (B, 2 * 13)."""
-        return points(view.once_per_map("information", lambda: performance_curves(view)), self.accuracy)
+        """Return information, then performance, at each threshold, both in [0, 1]: (B, 2 * 13)."""
+        return points(view.once("information", lambda: performance_curves(view)), self.accuracy)
 
     def per_image(self, view: MapView) -> Tensor:
-        """(B,), the area under the image's own curve."""
+        """Return (B,), the area under each image's own curve."""
         return 100 * torch.tensor([point_auc(one) for one in self.detail(view).double().cpu().numpy()])
 
     def summarise(self, values: np.ndarray, details: np.ndarray | None) -> Summary:
-        """The area under the median curve, which is not the mean of the values."""
+        """Return the area under the median curve, which is not the mean of the values."""
         counted = np.isfinite(details).all(axis=1)
         if not counted.any():
             return Summary(None, 0)
@@ -228,31 +227,21 @@ METRICS = (
 
 
 def choose_metrics(text: str) -> tuple[Metric, ...]:
-    """The metrics of `--metrics`: `fast`, `all`, or names with commas, in the order of `METRICS`.
+    """Return the metrics of `--metrics`: `fast`, `all`, or names with commas, in the order of `METRICS`.
 
     Raises:
-        UserError: a name that there is not; the message lists those there are.
+        UserError: an unknown name.
     """
-    if text == ALL:
-        return METRICS
-    if text == FAST:
-        return tuple(metric for metric in METRICS if not metric.slow)
-    names = {name.strip() for name in text.split(",") if name.strip()}
-    known = {metric.name: metric for metric in METRICS}
-    for name in sorted(names):
-        if name not in known:
-            near = difflib.get_close_matches(name.upper(), known, n=1)
-            hint = f" (did you mean {near[0]}?)" if near else ""
-            raise UserError(
-                f"--metrics {name}: no such metric{hint}; there are {', '.join(known)}, fast, all"
-            )
-    if not names:
-        raise UserError(f"--metrics names no metric; there are {', '.join(known)}, fast, all")
-    return tuple(metric for metric in METRICS if metric.name in names)
+    names = choose_names("--metrics", "metric", text, [metric.name for metric in METRICS], (FAST, ALL))
+    return tuple(
+        metric
+        for metric in METRICS
+        if metric.name in names or ALL in names or (FAST in names and not metric.slow)
+    )
 
 
 def name_of(metrics: tuple[Metric, ...]) -> str:
-    """What a choice of metrics is called in the name of a results folder; `fast` has no name there."""
+    """Return the part of a results folder's name that says which metrics; empty for `fast`."""
     for text in (FAST, ALL):
         if metrics == choose_metrics(text):
             return "" if text == FAST else ALL

@@ -1,9 +1,9 @@
-"""Scores the masks of a run by perturbation, every variant in its mask files.
+"""Score the masks of a run by perturbation, every variant in its mask files.
 
     python main/perturbation_eval/run_perturbation_eval.py data/results/RUN --metrics all
 
-fast: POS, NEG, DEL, INS, ADP, PIC, ADP_minmax, PIC_minmax, mask_area, gini. All: also RISE_deletion,
-RISE_insertion, AIC, SIC. Each fill, class and choice of metrics has a folder of its own,
+fast: POS, NEG, DEL, INS, ADP, PIC, ADP_minmax, PIC_minmax, mask_area, gini. all: also RISE_deletion,
+RISE_insertion, AIC, SIC. Each fill, class and choice of metrics has its own folder,
 RUN/results/perturbation-<settings>/{per_image.csv, summary.json, curves.png}.
 """
 
@@ -19,7 +19,7 @@ from ltx.main.perturbation_eval.options import PerturbationOptions
 
 @cli.script(PerturbationOptions)
 def main(options: PerturbationOptions) -> tuple[Path, dict, dict]:
-    """Evaluates and prints the table."""
+    """Evaluate and print the table."""
     from ltx.main.perturbation_eval.evaluator import evaluate_and_print
     from ltx.main.runs.skipped import counts
 

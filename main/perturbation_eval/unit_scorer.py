@@ -1,23 +1,20 @@
-"""Scores the maps of one mask file, piece by piece, so that a killed evaluation loses minutes at most."""
+"""Perturbation metrics of the maps of mask files, batch by batch."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from ltx.config import UserError
 from ltx.datasets.base import ImageSet
-from ltx.datasets.build import BAD, batches
+from ltx.datasets.build import BAD, groups
 from ltx.main.common.devices import default_batch, pins, to_device
-from ltx.main.common.progress import inner_bar
-from ltx.main.perturbation_eval.map_view import MapView
+from ltx.main.perturbation_eval.map_view import ImageBatch, MapView
 from ltx.main.perturbation_eval.metrics import Metric
 from ltx.main.perturbation_eval.options import PerturbationOptions
-from ltx.main.runs import evaluation
 from ltx.main.runs.mask_files import MaskUnit
-from ltx.models.explainee import Explainee, read_class
+from ltx.models.explainee import Explainee
 
 _DETAIL = "detail_"
 
@@ -44,76 +41,46 @@ class UnitScorer:
     options: PerturbationOptions
     device: torch.device
 
-    def score(self, unit: MaskUnit, pieces: Path) -> dict[str, np.ndarray]:
-        """All metrics of all variants for the images of one mask file.
-
-        Args:
-            unit: the maps.
-            pieces: folder for what is done already.
-
-        Returns:
-            `index` and `scored` (N,), `variants`, `values` (variants, N, metrics), and
-            `detail_<metric>` (variants, N, K) of the metrics that have details; `unread` (N,), why an image
-            cannot be read any more, else "".
-        """
-        scored = class_to_score(unit, self.score_class)
-        n, step = len(unit.index), max(1, self.batch_size // 4)
-        pieces_of = {
-            start: pieces / f"{start:06d}-{min(start + step, n) - 1:06d}.npz" for start in range(0, n, step)
-        }
-        todo = [start for start, path in pieces_of.items() if not self._is_done(path)]
-        rows = [row for start in todo for row in range(start, min(start + step, n))]
-        positions = [self.chosen[unit.index[row]] for row in rows]
-        loader = batches(
-            self.images, positions, step, self.options.num_workers, pins(self.device),
-            self.options.on_bad_image == "skip",
-        )  # fmt: skip
-        with inner_bar(total=n, initial=n - len(rows), unit="image") as bar:
-            for start, batch in zip(todo, loader, strict=True):
-                arrays = self._score_batch(unit, scored, start, batch)
-                arrays["unread"] = np.array([batch.get(BAD, [""] * len(batch["index"]))], dtype=str)
-                evaluation.write_part(pieces_of[start], arrays | {"metrics": np.array(self._names)})
-                bar.update(len(batch["index"]))
-        parts = [evaluation.read_part(path) for path in pieces_of.values()]
-        arrays = {
-            key: np.concatenate([part[key] for part in parts], axis=1) for key in parts[0] if key != "metrics"
-        }
-        arrays["unread"] = arrays["unread"][0]
-        return {"index": unit.index, "scored": scored, "variants": np.array(unit.variants)} | arrays
-
-    def _is_done(self, path: Path) -> bool:
-        """Whether a piece is there and was scored by these metrics."""
-        return path.is_file() and evaluation.read_part(path)["metrics"].tolist() == self._names
-
-    @property
-    def _names(self) -> list[str]:
-        return [metric.name for metric in self.metrics]
-
     @property
     def batch_size(self) -> int:
-        """Images that go through the explainee at once."""
+        """Images that are read and scored at once."""
+        return max(1, self._forward_batch // 4)
+
+    @property
+    def _forward_batch(self) -> int:
         return self.options.batch_size or default_batch(self.device)
 
+    def score(self, unit: MaskUnit, batches: Sequence[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
+        """Yield all metrics of all variants for each batch of B rows of a mask file.
+
+        `scored` (B,), `values` (variants, B, metrics), `detail_<metric>` (variants, B, K) of the metrics that
+        have details, and `unread` (B,), why an image can no longer be read, else "".
+        """
+        scored = class_to_score(unit, self.score_class)
+        positions = [[self.chosen[i] for i in unit.index[rows]] for rows in batches]
+        loader = groups(
+            self.images, positions, self.options.num_workers, pins(self.device),
+            self.options.on_bad_image == "skip",
+        )  # fmt: skip
+        for rows, read in zip(batches, loader, strict=True):
+            unread = np.array(read.get(BAD, [""] * len(rows)), dtype=str)
+            found = self._score_batch(unit, scored[rows], rows, read)
+            yield found | {"scored": scored[rows], "unread": unread}
+
     def _score_batch(
-        self, unit: MaskUnit, scored: np.ndarray, start: int, batch: dict
+        self, unit: MaskUnit, classes: np.ndarray, rows: np.ndarray, read: dict
     ) -> dict[str, np.ndarray]:
-        """Values and details (variants, B, ...) of the images from row `start` of a unit on."""
-        rows = slice(start, start + len(batch["index"]))
-        pixels, classes = (
-            to_device(batch["image"], self.device),
-            torch.from_numpy(scored[rows]).to(self.device),
-        )
-        unmasked, of_images = read_class(self.explainee, pixels, classes), {}
-        names = [self.images.names[index] for index in batch["index"].tolist()]
+        """Return values and details (variants, B, ...) of some rows of a unit, with their images."""
+        names = [self.images.names[index] for index in read["index"].tolist()]
+        batch = ImageBatch(
+            self.explainee, to_device(read["image"], self.device), torch.from_numpy(classes).to(self.device),
+            self.options.fill, self._forward_batch, names,
+        )  # fmt: skip
         found = []
         for variant in unit.variants:
             maps = unit.maps(variant, self.explainee.input_size, rows)
             shown = unit.shown(variant, maps).to(self.device)
-            view = MapView(
-                self.explainee, pixels, classes, maps.to(self.device), shown, unmasked, self.options.fill,
-                self.batch_size, names, of_images,
-            )  # fmt: skip
-            found.append(self._measure(view))
+            found.append(self._measure(MapView(batch, maps.to(self.device), shown)))
         return {key: np.stack([one[key] for one in found]) for key in found[0]}
 
     def _measure(self, view: MapView) -> dict[str, np.ndarray]:
@@ -126,13 +93,13 @@ class UnitScorer:
         return found
 
 
-def detail_of(part: dict[str, np.ndarray], metric: Metric) -> np.ndarray | None:
-    """Details (variants, N, K) of a metric in a part, where it has any."""
-    return part.get(_DETAIL + metric.name)
+def detail_of(scores: dict[str, np.ndarray], metric: Metric) -> np.ndarray | None:
+    """Return the details (variants, N, K) of a metric, None if it has none."""
+    return scores.get(_DETAIL + metric.name)
 
 
 def class_to_score(unit: MaskUnit, score_class: str) -> np.ndarray:
-    """Class (N,) that the maps are scored by.
+    """Return the class (N,) that the maps are scored by.
 
     Raises:
         UserError: the true class is asked for and the images have no labels.

@@ -11,7 +11,7 @@ from ltx.models.files import replace_file
 
 
 def write_rows(path: Path, header: Iterable[str], rows: Iterable[Iterable]) -> None:
-    """Writes a CSV file, whole or not at all."""
+    """Write a CSV file, whole or not at all."""
 
     def write(temporary):
         with open(temporary, "w", newline="", encoding="utf-8") as file:
@@ -23,7 +23,7 @@ def write_rows(path: Path, header: Iterable[str], rows: Iterable[Iterable]) -> N
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file.
+    """Return the content of a JSON file.
 
     Raises:
         UserError: it is missing or damaged.
@@ -39,5 +39,5 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, content: dict) -> None:
-    """Writes JSON under a temporary name first."""
+    """Write JSON under a temporary name first."""
     replace_file(path, lambda temporary: Path(temporary).write_text(json.dumps(content, indent=1) + "\n"))

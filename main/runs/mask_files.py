@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ltx.config import UserError
+from ltx.datasets.pictures import is_within
 from ltx.models.files import replace_file
 from ltx.models.masking import min_max, upsample
 
@@ -57,7 +58,7 @@ class MaskUnit:
         """Names of the maps that are stored for each image."""
         return [*self.token_masks, *self.saliency]
 
-    def maps(self, variant: str, size: tuple[int, int], rows: slice = slice(None)) -> Tensor:
+    def maps(self, variant: str, size: tuple[int, int], rows: slice | np.ndarray = slice(None)) -> Tensor:
         """Saliency maps (N, H, W) of a variant's rows: token masks upsampled, others as they are stored."""
         if variant in self.token_masks:
             return upsample(torch.from_numpy(self.token_masks[variant][rows])[:, None], size)[:, 0]
@@ -150,7 +151,7 @@ def read_unit(path: Path) -> MaskUnit:
         unit = MaskUnit(file["index"][()], file["target"][()], maps["token_mask"], maps["saliency"], arrays)
         unit.attributes = dict(file.attrs)
         unit.skipped = _read_skipped(file)
-    if not all(map(stays_in_folder, unit.variants)):
+    if not all(map(is_within, unit.variants)):
         raise UserError(f"{path} holds maps whose name is a path: {', '.join(unit.variants)[:80]}")
     empty = len(unit.index) == 0 and unit.skipped
     if (not unit.variants and not empty) or any(
@@ -244,11 +245,6 @@ def read_map(folder: Path, position: int, variant: str, size: tuple[int, int]) -
         raise UserError(f"{path} holds no map '{variant}' of image {position}")
     unit = MaskUnit(row, row, **{groups[0] + ("s" if groups[0] == "token_mask" else ""): {variant: values}})
     return unit.maps(variant, size)[0]
-
-
-def stays_in_folder(variant: str) -> bool:
-    """Whether a variant's name can be part of a file's name without leading out of the folder."""
-    return bool(variant) and not variant.startswith(".") and not set(variant) & set("/\\\0")
 
 
 def unit_files(folder: Path) -> list[Path]:

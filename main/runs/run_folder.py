@@ -1,4 +1,4 @@
-"""The run folder: what was run, with what, and whether a folder belongs to the same run."""
+"""The run folder: run.json and the manifest, and the check that a folder belongs to the same run."""
 
 import dataclasses
 import hashlib
@@ -19,16 +19,16 @@ from ltx.datasets.manifest import FIELDS, read_names
 from ltx.main.common.recipes import usual_values
 from ltx.main.runs.files import read_json, write_json, write_rows
 from ltx.main.runs.locks import claimed
-from ltx.main.runs.run_record import MASK_RUN, RUN, check_shape
+from ltx.main.runs.run_record import MaskRunRecord, RunRecord, check, required
 from ltx.models.losses import Objective
 
 _PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn", "h5py", "pillow")
 
-_OPENING = 2**40  # the part of a folder that is its run.json: behind those of all mask files
+_OPENING = 2**40  # number of the lock on run.json, beyond those of all mask files
 
 
 def resolved_options(options, only_identity: bool = False) -> dict[str, Any]:
-    """The options as JSON-able values; `only_identity` leaves out those that do not change results."""
+    """Return the options as JSON values; `only_identity` leaves out those that do not change results."""
     return {
         field.name: _plain(getattr(options, field.name))
         for field in dataclasses.fields(options)
@@ -37,7 +37,7 @@ def resolved_options(options, only_identity: bool = False) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python, the packages that decide numbers, and the project's git commit."""
+    """Return the versions of Python and of the packages that affect numbers, and the git commit."""
     found = {"python": platform.python_version(), "platform": platform.platform()}
     for package in _PACKAGES:
         try:
@@ -48,7 +48,7 @@ def versions() -> dict[str, str]:
 
 
 def git_commit() -> str:
-    """Commit of this checkout, with "+" where files differ from it; "unknown" outside git."""
+    """Return the commit of this checkout, with "+" if files differ from it; "unknown" outside git."""
     try:
         run = {"cwd": config.ROOT, "capture_output": True, "text": True, "timeout": 10, "check": True}
         commit = subprocess.run(["git", "rev-parse", "HEAD"], **run).stdout.strip()
@@ -60,17 +60,19 @@ def git_commit() -> str:
         return "unknown"
 
 
-def open_run(folder: Path, options, identity: dict[str, Any], record: dict[str, Any] | None = None) -> dict:
-    """Starts a run folder, or goes on in it.
+def open_run(
+    folder: Path, options, identity: dict[str, Any], record: dict[str, Any] | None = None
+) -> RunRecord:
+    """Start a run folder, or resume it.
 
     Args:
         folder: the run folder.
         options: the script's options; those not marked free are part of the identity.
         identity: what else makes this run what it is (weights, manifest, data set).
-        record: further content of run.json that may differ when the run goes on.
+        record: further content of run.json that may differ when the run is resumed.
 
     Returns:
-        The content of run.json, its `hash` included.
+        The content of run.json.
 
     Raises:
         UserError: the folder holds a run of another configuration; the message names the difference.
@@ -78,14 +80,14 @@ def open_run(folder: Path, options, identity: dict[str, Any], record: dict[str, 
     identity = _plain({"options": resolved_options(options, only_identity=True)} | identity)
     path = Path(folder) / "run.json"
     if not path.is_file():
-        # Of processes that start at the same time, one writes it and the others look whether it is theirs.
+        # Of processes that start at the same time, one writes it and the others compare.
         with claimed(folder, [_OPENING], "run.json", wait=True):
             if not path.is_file():
                 write_json(path, _new_run(options, identity, record or {}))
     existing = read_run(folder)
     identity = _as_known_to(existing, identity, options)
-    if existing["hash"] != _digest(identity):
-        difference = "; ".join(_differences(existing["identity"], identity)) or "unknown"
+    if existing.hash != _digest(identity):
+        difference = "; ".join(_differences(existing.identity, identity)) or "unknown"
         raise UserError(
             f"{folder} holds a run of another configuration ({difference}); choose another --run-name, "
             "or delete the folder"
@@ -94,7 +96,7 @@ def open_run(folder: Path, options, identity: dict[str, Any], record: dict[str, 
 
 
 def _new_run(options, identity: dict, record: dict[str, Any]) -> dict:
-    """Content of run.json of a run that begins."""
+    """Return the content of run.json of a new run."""
     run = {"hash": _digest(identity), "identity": identity, **_plain(record)}
     run |= {
         "options": resolved_options(options),
@@ -107,13 +109,13 @@ def _digest(identity: dict) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
-def _as_known_to(run: dict, identity: dict, options) -> dict:
+def _as_known_to(run: RunRecord, identity: dict, options) -> dict:
     """Return the identity as the version that began a run would have written it.
 
     Options that it did not have are left out at their defaults, and those that are gone are as they were.
     Null is the default, or what the recorded plan says: both were filled in later.
     """
-    known = run.get("identity", {}).get("options", identity["options"])
+    known = run.identity.get("options", identity["options"])
     fields = dataclasses.fields(options)
     usual = {field.name: _plain(field.default) for field in fields} | _usual_values(options)
     kept = {name: value for name, value in known.items() if name not in {field.name for field in fields}}
@@ -145,53 +147,50 @@ def _number(value: Any) -> Any:
         return value
 
 
-def read_run(folder: Path) -> dict[str, Any]:
-    """run.json of a run folder.
+def read_run(folder: Path) -> RunRecord:
+    """Return run.json of a run folder.
 
     Raises:
-        UserError: there is none, or it is damaged.
+        UserError: it is missing or damaged.
     """
-    run = _read_record(folder)
-    check_shape(Path(folder) / "run.json", run, RUN)
-    return run
+    return RunRecord.of(Path(folder) / "run.json", _content(folder))
 
 
-def _read_record(folder: Path) -> dict[str, Any]:
+def _content(folder: Path) -> Any:
     path = Path(folder) / "run.json"
     if not path.is_file():
         raise UserError(f"{folder} is not a run folder: it has no run.json")
-    run = read_json(path)
-    check_shape(path, run, {})
-    return run
+    return read_json(path)
 
 
-def read_mask_run(folder: Path) -> dict[str, Any]:
-    """run.json of a run that made masks, with all that their readers need.
+def read_mask_run(folder: Path) -> MaskRunRecord:
+    """Return run.json of a run that makes masks.
 
     Raises:
-        UserError: there is none, it is of another kind of run, damaged, or not of this manifest.
+        UserError: it is missing, damaged, of another kind of run, or does not fit the manifest.
     """
-    run, path = _read_record(folder), Path(folder) / "run.json"
-    missing = [key for key in MASK_RUN.keys() - RUN.keys() if not key.endswith("?") and key not in run]
+    content, path = _content(folder), Path(folder) / "run.json"
+    check(path, content, dict)
+    missing = sorted(required(MaskRunRecord) - required(RunRecord) - content.keys())
     if missing:
-        raise UserError(f"{folder} is no run that makes masks: run.json has no {', '.join(sorted(missing))}")
-    check_shape(path, run, MASK_RUN)
-    sizes = {key: run.get(key, 1) for key in ("n_images", "unit_size")} | {"input_size": run["input_size"]}
+        raise UserError(f"{folder} is no run that makes masks: run.json has no {', '.join(missing)}")
+    run = MaskRunRecord.of(path, content)
+    sizes = {"n_images": [run.n_images], "input_size": run.input_size}
+    sizes |= {} if run.unit_size is None else {"unit_size": [run.unit_size]}
     for key, size in sizes.items():
-        fits = len(size) == 2 and min(size) >= 1 if isinstance(size, list) else size >= 1
-        if not fits:
-            raise UserError(f"{path} is damaged: '{key}' is {size}")
+        if len(size) != (2 if key == "input_size" else 1) or min(size) < 1:
+            raise UserError(f"{path} is damaged: '{key}' is {run[key]}")
     n_names = len(read_names(Path(folder) / "manifest.csv"))
-    if n_names != run["n_images"]:
+    if n_names != run.n_images:
         raise UserError(
-            f"{folder}/manifest.csv lists {n_names} images, run.json says {run['n_images']}; one of them is "
+            f"{folder}/manifest.csv lists {n_names} images, run.json says {run.n_images}; one of them is "
             "damaged"
         )
     return run
 
 
 def check_same_run(found: str | None, wanted: str, path: Path) -> None:
-    """Raises `UserError` where the hash of its run that a file carries, if any, is not that of run.json."""
+    """Raise `UserError` if a file carries the hash of a run other than that of run.json."""
     if found is not None and str(found) != wanted:
         raise UserError(
             f"{path} belongs to a run of another configuration (its hash is {str(found)[:12]}, that of "
@@ -219,5 +218,5 @@ def _plain(value: Any) -> Any:
 
 
 def write_manifest(path: Path, images: ImageSet, chosen: Iterable[int]) -> None:
-    """Writes `index,image,label`: position in the run, name in the set, class (-1: none)."""
+    """Write `index,image,label`: position in the run, name in the set, class (-1: none)."""
     write_rows(path, FIELDS, ((i, images.names[j], images.labels[j]) for i, j in enumerate(chosen)))

@@ -1,84 +1,169 @@
-"""Whether a JSON file that was read again holds what its reader needs."""
+"""Contents of run.json, summary.json and options.json, typed, and the check of what is read from them."""
 
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, Self, TypedDict, get_args, get_origin, get_type_hints, is_typeddict
 
 from ltx.config import UserError
 
-NUMBER = int | float
 
-# run.json of any run, and of one that made masks. A key that ends in "?" may be missing, "*" is every key, a
-# list holds any number of its one element, and a type stands for itself.
-RUN = {
-    "hash": str,
-    "identity": dict,
-    "options": dict,
-    "command?": [str],
-    "versions?": {"*": str},
-    "created?": str,
-}
-MASK_RUN = RUN | {
-    "dataset": {
-        "kind": str,
-        "root?": str | None,
-        "labels?": str | None,
-        "split?": str | None,
-        "names?": [str],
-    },
-    "explainee": {"name": str, "checkpoint?": str | None, "sha256": str},
-    "score_class": str,
-    "n_images": int,
-    "unit_size?": int,
-    "input_size": [int],
-    "candidates?": {"*": int},
-    "explainer?": dict | None,
-    "method?": str,
-    "methods?": dict,
-    "skipped?": list | dict | None,
-}
-SUMMARY = {
-    "protocol": str,
-    "settings": {"fill?": str, "class?": str, "score_class?": str, "*": str | NUMBER | bool | None},
-    "run_hash": str,
-    "rows": {"*": {"*": {"mean": NUMBER | None, "n": int, "higher_is_better": bool | None}}},
-}
-EVALUATION = {"run_hash": str, "options": dict}
+class ImagesRecord(TypedDict):
+    """Where a run's images come from, for `datasets.build.rebuild`."""
+
+    kind: str
+    root: NotRequired[str | None]
+    labels: NotRequired[str | None]
+    split: NotRequired[str | None]
+    names: NotRequired[list[str]]
 
 
-def check_shape(path: Path, value: Any, shape: Any, again: str = "", where: str = "") -> None:
-    """Raises `UserError` where a value from a JSON file is not of a shape.
+class ModelRecord(TypedDict):
+    """The explained model, for `build_models.explainee_of_run`."""
+
+    name: str
+    checkpoint: NotRequired[str | None]
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """run.json of any run; `record[key]` and `record.get(key)` also give keys that are not fields."""
+
+    hash: str
+    identity: dict[str, Any]
+    options: dict[str, Any]
+    command: list[str] = field(default_factory=lambda: ["(not recorded)"])
+    versions: dict[str, str] = field(default_factory=dict)
+    created: str = "unknown"
+    content: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, path: Path, content: Any) -> Self:
+        """Return the record of a file's content, unknown keys kept in `content`.
+
+        Raises:
+            UserError: a field is missing or of another type.
+        """
+        check(path, content, cls)
+        known = {one.name: content[one.name] for one in fields(cls) if one.name in content}
+        return cls(**known | {"content": content})
+
+    def __getitem__(self, key: str) -> Any:
+        return self.content[key]
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Value of a key of run.json."""
+        return self.content.get(key, default)
+
+    @property
+    def explained_class(self) -> str:
+        """`target` where the maps explain the true class, else `predicted`."""
+        return "target" if self.options.get("train_model_by_target_gt_class") else "predicted"
+
+    @property
+    def early_stop(self) -> bool:
+        """True if LTX stopped early, as released."""
+        return bool(self.options.get("early_stop"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskRunRecord(RunRecord):
+    """run.json of a run that makes masks.
+
+    Attributes:
+        candidates: number of maps that each variant was chosen from.
+        unit_size: images per mask file.
+    """
+
+    dataset: ImagesRecord
+    explainee: ModelRecord
+    score_class: str
+    n_images: int
+    input_size: list[int]
+    unit_size: int | None = None
+    candidates: dict[str, int] = field(default_factory=dict)
+    explainer: dict[str, Any] | None = None
+    method: str = "unknown"
+    methods: dict[str, Any] = field(default_factory=dict)
+
+
+class Figure(TypedDict):
+    """One figure of summary.json: the mean over the n images that count, None where none does."""
+
+    mean: float | None
+    n: int
+    higher_is_better: bool | None
+
+
+Settings = TypedDict(
+    "Settings", {"fill": NotRequired[str], "class": NotRequired[str], "score_class": NotRequired[str]}
+)
+
+
+class SummaryRecord(TypedDict):
+    """summary.json: figures, and of perturbation mean curves, by variant and metric."""
+
+    protocol: str
+    settings: Settings
+    run_hash: str
+    rows: dict[str, dict[str, Figure]]
+    curves: NotRequired[dict[str, dict[str, list[float]]]]
+    axes: NotRequired[dict[str, list[float]]]
+
+
+class EvaluationRecord(TypedDict):
+    """options.json of an evaluation."""
+
+    run_hash: str
+    options: dict[str, Any]
+
+
+def check(path: Path, value: Any, kind: Any, again: str = "", where: str = "") -> None:
+    """Check a value from a JSON file against a type: a dataclass, a TypedDict, or made of plain types.
 
     Args:
         path: the file, for the message.
         value: what was read.
-        shape: what is wanted, as `RUN` is written.
+        kind: the type. Keys that it does not name are allowed.
         again: what to do, for the message.
         where: keys that led to `value`.
+
+    Raises:
+        UserError: a key is missing, or a value is of another type.
     """
-    at = f"'{where}'" if where else "it"
-    if isinstance(shape, dict):
-        _check_type(path, value, dict, at, again)
-        for key, part in shape.items():
-            name = key.removesuffix("?")
-            if key == "*":
-                for found, inner in value.items():
-                    check_shape(path, inner, part, again, f"{where}.{found}".lstrip("."))
-            elif name in value:
-                check_shape(path, value[name], part, again, f"{where}.{name}".lstrip("."))
-            elif name == key:
-                inside = f" in {at}" if where else ""
-                raise UserError(f"{path} has no '{name}'{inside}{again and f'; {again}'}")
-    elif isinstance(shape, list):
-        _check_type(path, value, list, at, again)
-        for number, inner in enumerate(value):
-            check_shape(path, inner, shape[0], again, f"{where}.{number}")
-    else:
-        _check_type(path, value, shape, at, again)
+    origin = dict if is_typeddict(kind) or hasattr(kind, "__dataclass_fields__") else get_origin(kind)
+    _check_type(path, value, origin if origin in (dict, list) else kind, where, again)
+    inside: Mapping[Any, tuple[Any, Any]] = {}
+    if origin is list:
+        inside = {i: (inner, get_args(kind)[0]) for i, inner in enumerate(value)}
+    elif get_args(kind) and origin is dict:
+        inside = {key: (inner, get_args(kind)[1]) for key, inner in value.items()}
+    elif origin is dict:
+        hints = get_type_hints(kind)
+        for name in sorted(required(kind)):
+            if name not in value:
+                within = f" in '{where}'" if where else ""
+                raise UserError(f"{path} has no '{name}'{within}{again and f'; {again}'}")
+        inside = {name: (value[name], hints[name]) for name in hints if name in value and name != "content"}
+    for key, (inner, part) in inside.items():
+        check(path, inner, part, again, f"{where}.{key}".lstrip("."))
 
 
-def _check_type(path: Path, value: Any, kind: Any, at: str, again: str) -> None:
-    kinds = getattr(kind, "__args__", (kind,))
+def required(kind: Any) -> set[str]:
+    """Return the keys that a dataclass or TypedDict cannot do without."""
+    if is_typeddict(kind):
+        return set(kind.__required_keys__)
+    return {one.name for one in fields(kind) if one.default is one.default_factory is MISSING}
+
+
+def _check_type(path: Path, value: Any, kind: Any, where: str, again: str) -> None:
+    if kind is Any:
+        return
+    kinds = [get_origin(one) or one for one in get_args(kind) or (kind,)]
+    kinds += [int] if float in kinds else []
     # True is an int to Python, and NaN a number.
-    fits = bool in kinds if isinstance(value, bool) else isinstance(value, kinds) and value == value
+    fits = bool in kinds if isinstance(value, bool) else isinstance(value, tuple(kinds)) and value == value
     if not fits:
+        at = f"'{where}'" if where else "it"
         raise UserError(f"{path} is damaged: {at} is {value!r:.60}{again and f'; {again}'}")

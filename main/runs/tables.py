@@ -9,19 +9,19 @@ import numpy as np
 
 from ltx.main.runs.files import read_json, write_json, write_rows
 from ltx.main.runs.run_folder import read_run
-from ltx.main.runs.run_record import SUMMARY, check_shape
+from ltx.main.runs.run_record import Figure, SummaryRecord, check
 from ltx.main.runs.skipped import counts
 
 
 class Metric(Protocol):
-    """What a table needs to know of a metric; `higher_is_better` is None where it ranks nothing."""
+    """A metric in a table; `higher_is_better` is None if it does not rank."""
 
     name: str
     higher_is_better: bool | None
 
 
 def write_per_image(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Writes one line per image and variant; floats with 6 significant digits, nothing for NaN."""
+    """Write one line per image and variant; floats with 6 significant digits, "" for NaN."""
 
     def text(value):
         if not isinstance(value, float):
@@ -31,15 +31,15 @@ def write_per_image(path: Path, header: Sequence[str], rows: Sequence[Sequence[A
     write_rows(path, header, ([text(value) for value in row] for row in rows))
 
 
-def entry(mean: float | None, n: int, higher_is_better: bool | None) -> dict[str, Any]:
-    """One figure of summary.json: the mean over the n images that count (None where none does)."""
+def entry(mean: float | None, n: int, higher_is_better: bool | None) -> Figure:
+    """Return one figure of summary.json."""
     return {"mean": mean, "n": n, "higher_is_better": higher_is_better}
 
 
 def summary_rows(
     variants: Sequence[str], metrics: Sequence[Metric], means: np.ndarray, n: int
-) -> dict[str, dict[str, dict[str, Any]]]:
-    """`rows` of summary.json from means (variants, metrics) over n images."""
+) -> dict[str, dict[str, Figure]]:
+    """Return `rows` of summary.json from means (variants, metrics) over n images."""
     return {
         variant: {
             metric.name: entry(float(means[v, m]), n, metric.higher_is_better)
@@ -50,26 +50,26 @@ def summary_rows(
 
 
 def write_summary(folder: Path, protocol: str, settings: dict, run_hash: str, rows: dict, **more) -> None:
-    """Writes summary.json, with the number of images that the run and the evaluation left out."""
+    """Write summary.json, with the number of images that the run and the evaluation left out."""
     content = {"protocol": protocol, "settings": settings, "run_hash": run_hash, "rows": rows}
     content |= counts(folder.parents[1], folder)
     write_json(folder / "summary.json", content | more)
 
 
-def read_summary(folder: Path) -> dict:
-    """summary.json of a results folder.
+def read_summary(folder: Path) -> SummaryRecord:
+    """Return summary.json of a results folder.
 
     Raises:
         UserError: it is missing or damaged.
     """
     path = Path(folder) / "summary.json"
     summary = read_json(path)
-    check_shape(path, summary, SUMMARY, "delete its folder and evaluate again")
+    check(path, summary, SummaryRecord, "delete its folder and evaluate again")
     return summary
 
 
 def means_of(rows: dict) -> dict[str, dict[str, float]]:
-    """`rows` of a summary as plain numbers by variant and metric."""
+    """Return `rows` of a summary as plain numbers by variant and metric."""
     return {
         variant: {name: entry["mean"] for name, entry in row.items() if entry["mean"] is not None}
         for variant, row in rows.items()
@@ -77,7 +77,7 @@ def means_of(rows: dict) -> dict[str, dict[str, float]]:
 
 
 def arrow(higher_is_better: bool | None) -> str:
-    """Which direction is better."""
+    """Return the arrow of the better direction."""
     return {True: "↑", False: "↓", None: ""}[higher_is_better]
 
 
@@ -87,12 +87,12 @@ def candidates_of(run_folder: Path) -> dict[str, int]:
 
 
 def format_table(rows: dict, title: str, candidates: dict[str, int] | None = None) -> str:
-    """`rows` of a summary as text, an arrow for the better direction.
+    """Return `rows` of a summary as text, an arrow for the better direction.
 
     Args:
         rows: as in summary.json.
         title: line above the table.
-        candidates: how many maps each variant was chosen from; a column of its own where any was.
+        candidates: number of maps that each variant was chosen from; a column if any is above 1.
     """
     if any(n > 1 for n in (candidates or {}).values()):
         rows = {

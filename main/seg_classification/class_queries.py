@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ltx.models.explainee import class_scores
 from ltx.models.explainer import Explainer
 from ltx.models.losses import Objective, mask_loss
 
@@ -51,8 +52,7 @@ def draw_questions(
         threshold: probability that counts as present.
     """
     logits = explainee(images)
-    multi_label = getattr(explainee, "multi_label", False)
-    probability = logits.sigmoid() if multi_label else logits.softmax(1)
+    probability = class_scores(logits, getattr(explainee, "multi_label", False))
     n_classes = probability.shape[1]
     certain = torch.zeros_like(probability).scatter_(1, logits.argmax(1, keepdim=True), 1.0)
     if known is not None:

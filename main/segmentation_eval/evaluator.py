@@ -1,5 +1,7 @@
-"""From the mask files of a run folder to segmentation metrics, unit by unit."""
+"""Segmentation metrics of a run folder, from its mask files."""
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -8,25 +10,24 @@ from torch.utils.data import Dataset
 
 from ltx.config import UserError
 from ltx.datasets.base import ImageSet
-from ltx.datasets.build import BAD, Tolerant, batches, rebuild
+from ltx.datasets.build import BAD, Tolerant, groups, rebuild
 from ltx.datasets.manifest import from_manifest
 from ltx.main.runs import evaluation, tables
 from ltx.main.runs.mask_files import MaskUnit
 from ltx.main.runs.run_folder import read_mask_run
-from ltx.main.segmentation_eval.metrics import COUNTS, Reading, readings
+from ltx.main.runs.run_record import MaskRunRecord
+from ltx.main.segmentation_eval.metrics import COUNTS, VoidPolicy, void_policies
 from ltx.main.segmentation_eval.options import SegmentationOptions
 from ltx.main.segmentation_eval.sheets import write_sheet_of
-from ltx.models.registry import input_size
 
 PROTOCOL = "segmentation"
-_BATCH = 4
 
 
 def evaluate(options: SegmentationOptions) -> dict[str, dict]:
-    """Scores every mask file of `options.run_folder`, or this process's share of them.
+    """Score every mask file of `options.run_folder`, or this process's share of them.
 
-    Writes `results/segmentation-<settings>/`: a part per mask file (what makes it go on after a kill), and,
-    once all parts are there, `per_image.csv`, `summary.json` and a picture sheet per variant.
+    Writes `results/segmentation-<settings>/`: `parts/`, from which a killed evaluation resumes, and, once all
+    parts are there, `per_image.csv`, `summary.json` and a picture sheet per variant.
 
     Returns:
         `rows` of summary.json; empty while other shards are still at work.
@@ -36,79 +37,74 @@ def evaluate(options: SegmentationOptions) -> dict[str, dict]:
     """
     run = read_mask_run(options.run_folder)
     images, chosen = _images_of(options, run)
-    read_as = readings(images.has_void, options.voc_void)
+    policies = void_policies(images.has_void, options.voc_void)
     folder = _results_folder(options, run, images)
+    scorer = UnitScorer(images, chosen, policies, options.num_workers, options.on_bad_image == "skip")
+    scores = evaluation.score_units(options, folder, run, PROTOCOL, lambda: scorer)
+    if scores is None:
+        return {}
+    rows = _add_up(folder, options, run, images.has_void, policies, scores)
+    _write_sheets(folder, options, images, chosen, policies, scores)
+    return rows
 
-    def prepare():
-        skip = options.on_bad_image == "skip"
-        return lambda unit, _: score_unit(images, chosen, unit, read_as, options.num_workers, skip)
 
-    parts = evaluation.score_units(options, folder, run, PROTOCOL, prepare)
-    return {} if parts is None else _add_up(folder, options, run, images, chosen, read_as, parts)
+@dataclass(frozen=True)
+class UnitScorer:
+    """Segmentation metrics of the maps of mask files.
 
-
-def score_unit(
-    images: ImageSet,
-    chosen: list[int],
-    unit: MaskUnit,
-    read_as: list[Reading],
-    num_workers: int = 0,
-    skip_bad: bool = False,
-) -> dict[str, np.ndarray]:
-    """All columns of all variants for the images of one mask file.
-
-    Args:
+    Attributes:
         images: the image set, with object masks.
         chosen: position in the set of each image of the run.
-        unit: the maps.
-        read_as: how the labels are read.
+        policies: treatment of void pixels.
         num_workers: processes that read and score images.
-        skip_bad: go on at an image that cannot be read.
-
-    Returns:
-        `index` (N,), `variants`, `values` (variants, N, columns), and `unread` (N,), why an image cannot be
-        read any more, else "".
+        skip_bad: skip images that cannot be read.
+        batch_size: images that a process scores at once.
     """
-    scores = _Scores(images, [chosen[index] for index in unit.index], unit, read_as, skip_bad)
-    found = list(batches(scores, range(len(scores)), _BATCH, num_workers))
-    values = torch.cat([batch["values"] for batch in found]).transpose(0, 1).numpy()
-    unread = np.array([why for batch in found for why in batch["unread"]], dtype=str)
-    return {"index": unit.index, "variants": np.array(unit.variants), "values": values, "unread": unread}
+
+    images: ImageSet
+    chosen: Sequence[int]
+    policies: list[VoidPolicy]
+    num_workers: int = 0
+    skip_bad: bool = False
+    batch_size: int = 4
+
+    def score(self, unit: MaskUnit, batches: Sequence[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
+        """Yield all columns of all variants for each batch of B rows of a mask file.
+
+        `values` (variants, B, columns), and `unread` (B,), why an image can no longer be read, else "".
+        """
+        scores = _Scores(self, unit)
+        for found in groups(scores, [rows.tolist() for rows in batches], self.num_workers):
+            values = found["values"].transpose(0, 1).numpy()
+            yield {"values": values, "unread": np.array(found["unread"], dtype=str)}
 
 
 class _Scores(Dataset):
     """The columns of each image of a unit, (variants, columns), computed where the image is read."""
 
-    def __init__(
-        self,
-        images: ImageSet,
-        positions: list[int],
-        unit: MaskUnit,
-        read_as: list[Reading],
-        skip_bad: bool = False,
-    ):
-        self.images, self.positions, self.unit, self.read_as = images, positions, unit, read_as
-        self.source = Tolerant(images) if skip_bad else images
+    def __init__(self, scorer: UnitScorer, unit: MaskUnit):
+        self.scorer, self.unit = scorer, unit
+        self.source = Tolerant(scorer.images) if scorer.skip_bad else scorer.images
 
     def __len__(self) -> int:
-        return len(self.positions)
+        return len(self.unit.index)
 
     def __getitem__(self, row: int) -> dict[str, torch.Tensor | str]:
-        sample = self.source[self.positions[row]]
+        sample, size = self.source[self.scorer.chosen[self.unit.index[row]]], self.scorer.images.image_size
         labels, unread = sample["mask"].numpy(), sample.get(BAD, "")
         values = []
         for variant in self.unit.variants:
-            saliency = self.unit.maps(variant, self.images.image_size, slice(row, row + 1))[0].numpy()
-            values.append([value for r in self.read_as for value in r.per_image(labels, saliency)])
+            saliency = self.unit.maps(variant, size, slice(row, row + 1))[0].numpy()
+            values.append([x for policy in self.scorer.policies for x in policy.per_image(labels, saliency)])
         return {"values": torch.tensor(values, dtype=torch.float64), "unread": unread}
 
 
-def _images_of(options: SegmentationOptions, run: dict) -> tuple[ImageSet, list[int]]:
-    """The image set of a run at the size of its maps, and the positions of the run's images in it."""
-    described = run["dataset"]
+def _images_of(options: SegmentationOptions, run: MaskRunRecord) -> tuple[ImageSet, list[int]]:
+    """Return the image set of a run at the size of its maps, and the positions of the run's images in it."""
+    described = run.dataset
     if options.segmentation_root is not None and "root" in described:
         described = described | {"root": str(options.segmentation_root), "labels": None}
-    images = rebuild(described, tuple(run.get("input_size") or input_size(run["explainee"]["name"])))
+    images = rebuild(described, tuple(run.input_size))
     if not images.has_masks:
         raise UserError(
             f"{options.run_folder} explains images without object masks ({described['kind']} "
@@ -117,31 +113,23 @@ def _images_of(options: SegmentationOptions, run: dict) -> tuple[ImageSet, list[
     return images, from_manifest(Path(options.run_folder) / "manifest.csv", images)
 
 
-def _results_folder(options: SegmentationOptions, run: dict, images: ImageSet) -> Path:
-    """Named by the class that the maps explain, and what else was chosen."""
-    settings = _explained_class(run)
-    if images.has_void and options.voc_void != "both":
-        settings += f"-void_{options.voc_void}"
-    if options.exclude_manifest is not None:
-        settings += f"-without-{options.exclude_manifest.stem}"
-    return Path(options.run_folder) / "results" / f"{PROTOCOL}-{settings}"
+def _results_folder(options: SegmentationOptions, run: MaskRunRecord, images: ImageSet) -> Path:
+    void = f"void_{options.voc_void}" if images.has_void and options.voc_void != "both" else ""
+    return evaluation.results_folder(options, PROTOCOL, run.explained_class, void)
 
 
 def _add_up(
     folder: Path,
     options: SegmentationOptions,
-    run: dict,
-    images: ImageSet,
-    chosen: list[int],
-    read_as: list[Reading],
-    parts: list[dict],
+    run: MaskRunRecord,
+    has_void: bool,
+    policies: list[VoidPolicy],
+    scores: dict[str, np.ndarray],
 ) -> dict:
-    """Writes per_image.csv, summary.json and the sheets from all parts; returns the summary's rows."""
-    index = np.concatenate([part["index"] for part in parts])
-    values = np.concatenate([part["values"] for part in parts], axis=1)
+    """Write per_image.csv and summary.json; return the rows of the summary."""
+    index, values, variants = scores["index"], scores["values"], scores["variants"].tolist()
     names, keep = evaluation.kept_images(options, index)
-    variants = parts[0]["variants"].tolist()
-    columns = [column for reading in read_as for column in reading.columns]
+    columns = [column for policy in policies for column in policy.columns]
     tables.write_per_image(
         folder / "per_image.csv",
         ["index", "image", "variant", *columns],
@@ -151,34 +139,43 @@ def _add_up(
             for v, variant in enumerate(variants)
         ],
     )
-    metrics = [metric for reading in read_as for metric in reading.named_metrics]
-    totals = np.array([_totals(read_as, of_variant) for of_variant in values[:, keep]])
+    metrics = [metric for policy in policies for metric in policy.named_metrics]
+    totals = np.array([_totals(policies, of_variant) for of_variant in values[:, keep]])
     rows = tables.summary_rows(variants, metrics, totals, int(keep.sum()))
     settings = {
-        "class": _explained_class(run),
+        "class": run.explained_class,
         "threshold": "mean of the map",
-        "void": options.voc_void if images.has_void else None,
+        "void": options.voc_void if has_void else None,
         "excluded": int((~keep).sum()),
-        "early_stop": bool(run["options"].get("early_stop", False)),
+        "early_stop": run.early_stop,
     }
-    tables.write_summary(folder, PROTOCOL, settings, run["hash"], rows, candidates=run.get("candidates", {}))
-    by = next(c for c, column in enumerate(columns) if column.startswith("F1"))
-    for v, variant in enumerate(variants):
-        write_sheet_of(folder, options.run_folder, variant, images, chosen, index[keep], values[v, keep, by])
+    tables.write_summary(folder, PROTOCOL, settings, run.hash, rows, candidates=run.candidates)
     return rows
 
 
-def _totals(read_as: list[Reading], values: np.ndarray) -> list[float]:
-    """The metrics of all readings from the columns of all images, (N, columns)."""
-    ends = np.cumsum([len(reading.columns) for reading in read_as])
-    pieces = np.split(values, ends[:-1], axis=1)
-    return [total for reading, piece in zip(read_as, pieces, strict=True) for total in reading.totals(piece)]
+def _write_sheets(
+    folder: Path,
+    options: SegmentationOptions,
+    images: ImageSet,
+    chosen: list[int],
+    policies: list[VoidPolicy],
+    scores: dict[str, np.ndarray],
+) -> None:
+    """Write a picture sheet per variant, ranked by F1."""
+    _, keep = evaluation.kept_images(options, scores["index"])
+    columns = [column for policy in policies for column in policy.columns]
+    f1 = scores["values"][:, keep, next(c for c, name in enumerate(columns) if name.startswith("F1"))]
+    for variant, ranks in zip(scores["variants"].tolist(), f1, strict=True):
+        write_sheet_of(folder, options.run_folder, variant, images, chosen, scores["index"][keep], ranks)
+
+
+def _totals(policies: list[VoidPolicy], values: np.ndarray) -> list[float]:
+    """Return the metrics of all policies from the columns of all images, (N, columns)."""
+    ends = np.cumsum([len(policy.columns) for policy in policies])
+    split = np.split(values, ends[:-1], axis=1)
+    return [total for policy, own in zip(policies, split, strict=True) for total in policy.totals(own)]
 
 
 def _exact(column: str, value: float) -> int | str:
-    """A cell of per_image.csv that gives back the same number: pixel counts whole, the rest in full."""
+    """Return a cell of per_image.csv that reads back as the same number."""
     return int(value) if column[:2] in COUNTS else repr(value)
-
-
-def _explained_class(run: dict) -> str:
-    return "target" if run["options"].get("train_model_by_target_gt_class") else "predicted"

@@ -1,7 +1,7 @@
-"""The segmentation metrics, each a small class: columns for one image, and a figure from the columns of all.
+"""The segmentation metrics, one small class each: columns of one image, and a figure from those of all.
 
 To add one: a class with `name`, `higher_is_better`, `columns`, `per_image(sample)` and `total(columns)`, and
-a place in `METRICS`. The columns stand in per_image.csv, so the figures can be made again from it.
+an entry in `METRICS`. per_image.csv contains the columns, so the figures can be recomputed from it.
 """
 
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ class Sample:
 
     @cached_property
     def counts(self) -> dict[str, int]:
-        """Pixels that are truly and falsely foreground and background."""
+        """Numbers of true and false positive and negative pixels."""
         found, wanted = self.foreground[self.counted], self.labels[self.counted] == 1
         return {
             "TP": int((found & wanted).sum()),
@@ -57,34 +57,34 @@ class Sample:
 
 
 class PixelAccuracy:
-    """PA: share of the pixels of the whole set that are on the right side, in percent."""
+    """PA: share of correct pixels over the whole set, in percent."""
 
     name, higher_is_better, columns = "PA", True, COUNTS
 
     def per_image(self, sample: Sample) -> dict[str, float]:
-        """TP, FP, FN and TN of an image."""
+        """Return TP, FP, FN and TN of an image."""
         return sample.counts
 
     def total(self, columns: dict[str, np.ndarray]) -> float:
-        """From the columns (N,) of all images."""
+        """Return the figure from the columns (N,) of all images."""
         tp, fp, fn, tn = (columns[name].sum() for name in COUNTS)
         return _percent(tp + tn, tp + fp + fn + tn)
 
 
 class MeanIou:
-    """mIoU: intersection over union in the whole set, mean of foreground and background, in percent.
+    """mIoU: intersection over union over the whole set, mean of foreground and background, in percent.
 
-    A side that is neither in labels nor in maps counts 0 (released).
+    A class that is in neither labels nor maps counts 0 (released).
     """
 
     name, higher_is_better, columns = "mIoU", True, COUNTS
 
     def per_image(self, sample: Sample) -> dict[str, float]:
-        """TP, FP, FN and TN of an image."""
+        """Return TP, FP, FN and TN of an image."""
         return sample.counts
 
     def total(self, columns: dict[str, np.ndarray]) -> float:
-        """From the columns (N,) of all images."""
+        """Return the figure from the columns (N,) of all images."""
         tp, fp, fn, tn = (columns[name].sum() for name in COUNTS)
         return (_percent(tp, tp + fp + fn) + _percent(tn, tn + fp + fn)) / 2
 
@@ -95,7 +95,7 @@ class _MeanOfImages:
     higher_is_better = True
 
     def total(self, columns: dict[str, np.ndarray]) -> float:
-        """From the columns (N,) of all images."""
+        """Return the figure from the columns (N,) of all images."""
         return float(columns[self.columns[0]].mean())
 
 
@@ -105,7 +105,7 @@ class MeanAveragePrecision(_MeanOfImages):
     name, columns = "mAP", ("AP",)
 
     def per_image(self, sample: Sample) -> dict[str, float]:
-        """AP of an image; 0 where every pixel is ignored (released)."""
+        """Return AP of an image; 0 where every pixel is ignored (released)."""
         scores, wanted = sample.scaled[sample.counted], sample.labels[sample.counted] == 1
         if not wanted.size:
             return {"AP": 0.0}
@@ -114,12 +114,12 @@ class MeanAveragePrecision(_MeanOfImages):
 
 
 class MeanF1(_MeanOfImages):
-    """mF1: F1 of the foreground of each image, averaged over images; 0 where no pixel is truly foreground."""
+    """mF1: F1 of the foreground of each image, averaged over images; 0 without a true positive."""
 
     name, columns = "mF1", ("F1",)
 
     def per_image(self, sample: Sample) -> dict[str, float]:
-        """F1 of an image."""
+        """Return F1 of an image."""
         counts = sample.counts
         return {"F1": _percent(2 * counts["TP"], 2 * counts["TP"] + counts["FP"] + counts["FN"])}
 
@@ -133,7 +133,7 @@ class ReleasedF1(_MeanOfImages):
     name, columns = "mF1_released", ("F1_released",)
 
     def per_image(self, sample: Sample) -> dict[str, float]:
-        """Mean F1 of an image's rows."""
+        """Return the mean F1 of an image's rows."""
         found, wanted = sample.foreground & sample.counted, (sample.labels == 1)
         hits, size = (found & wanted).sum(1), found.sum(1) + wanted.sum(1)
         return {"F1_released": float(100 * np.mean(2 * hits / np.maximum(size, 1)))}
@@ -151,13 +151,13 @@ class Named:
 
 
 @dataclass(frozen=True)
-class Reading:
-    """One way to read the labels, with the metrics that are taken of it.
+class VoidPolicy:
+    """One treatment of void pixels, with the metrics that are computed under it.
 
     Attributes:
         void_as: label that void pixels get.
         metrics: the metrics.
-        suffix: behind the name of each metric and column.
+        suffix: appended to the name of each metric and column.
     """
 
     void_as: int
@@ -172,11 +172,11 @@ class Reading:
 
     @property
     def named_metrics(self) -> list[Named]:
-        """The metrics under the names that tables give them."""
+        """The metrics under their names in tables."""
         return [Named(metric.name + self.suffix, metric.higher_is_better) for metric in self.metrics]
 
     def per_image(self, labels: np.ndarray, saliency: np.ndarray) -> list[float]:
-        """The columns of one image with labels (H, W) and map (H, W)."""
+        """Return the columns of one image with labels (H, W) and map (H, W)."""
         sample = Sample(np.where(labels == VOID, self.void_as, labels), saliency)
         values = {}
         for metric in self.metrics:
@@ -185,24 +185,24 @@ class Reading:
         return [values[column.removesuffix(self.suffix)] for column in self.columns]
 
     def totals(self, values: np.ndarray) -> list[float]:
-        """The metrics from the columns of all images, (N, columns)."""
+        """Return the metrics from the columns of all images, (N, columns)."""
         names = [column.removesuffix(self.suffix) for column in self.columns]
         columns = dict(zip(names, values.T, strict=True))
         return [metric.total(columns) for metric in self.metrics]
 
 
-def readings(has_void: bool, voc_void: str = "both") -> list[Reading]:
-    """How the labels of a set are read: once, or with void as foreground (released) and ignored.
+def void_policies(has_void: bool, voc_void: str = "both") -> list[VoidPolicy]:
+    """Return the treatments of void pixels: as foreground (released), ignored, or both.
 
-    The released F1 knows no ignored pixels, so it stands with the released reading alone.
+    The released F1 has no ignored pixels, so it comes with the released treatment alone.
     """
     both = {
-        "foreground": Reading(1, METRICS),
-        "ignore": Reading(IGNORED, METRICS[:-1], "_void_ignored"),
+        "foreground": VoidPolicy(1, METRICS),
+        "ignore": VoidPolicy(IGNORED, METRICS[:-1], "_void_ignored"),
     }
     if not has_void:
         return [both["foreground"]]
-    return [reading for name, reading in both.items() if voc_void in (name, "both")]
+    return [policy for name, policy in both.items() if voc_void in (name, "both")]
 
 
 def _percent(part: float, whole: float) -> float:

@@ -1,4 +1,4 @@
-"""Scores the masks of a run by segmentation: PA, mAP, mIoU, mF1 for every variant in its mask files.
+"""Score the masks of a run by segmentation: PA, mAP, mIoU, mF1 for every variant in its mask files.
 
     python main/segmentation_eval/run_segmentation_eval.py data/results/RUN
 
@@ -18,7 +18,7 @@ from ltx.main.segmentation_eval.options import SegmentationOptions
 
 @cli.script(SegmentationOptions)
 def main(options: SegmentationOptions) -> tuple[Path, dict, dict]:
-    """Evaluates and prints the table."""
+    """Evaluate and print the table."""
     from ltx.main.segmentation_eval.stage import score_run
 
     return score_run(options)

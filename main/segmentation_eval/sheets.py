@@ -22,12 +22,12 @@ def write_sheet_of(
     index: np.ndarray,
     f1: np.ndarray,
 ) -> None:
-    """Writes `<variant>.png`: image, ground truth, map and thresholded map of a few images.
+    """Write `<variant>.png`: image, ground truth, map and thresholded map of a few images.
 
     Args:
         folder: results folder.
-        run_folder: the run, whose mask files hold the maps.
-        variant: which of the maps.
+        run_folder: the run, whose mask files contain the maps.
+        variant: name of the maps.
         images: the image set.
         chosen: position in the set of each image of the run.
         index: (N,) positions in the run of the images that were scored.
@@ -48,7 +48,7 @@ def write_sheet_of(
 
 
 def ranked(f1: np.ndarray) -> list[tuple[str, int]]:
-    """Up to three best, median and worst positions of (N,) figures, each once; of equal ones the earlier."""
+    """Return up to three best, median and worst positions of (N,) figures, each once, ties in order."""
     order = np.argsort(-f1, kind="stable").tolist()
     each = max(1, min(_EACH, len(order) // 3))
     middle = (len(order) - each) // 2
@@ -64,5 +64,5 @@ def ranked(f1: np.ndarray) -> list[tuple[str, int]]:
 
 
 def _grey(values: np.ndarray) -> np.ndarray:
-    """Values (H, W) in [0, 1] as a grey picture (H, W, 3)."""
+    """Return values (H, W) in [0, 1] as a grey picture (H, W, 3)."""
     return np.repeat(values[..., None], 3, axis=2)

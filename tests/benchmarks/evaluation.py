@@ -23,9 +23,8 @@ from common import (
 from torch import Tensor
 
 from ltx.main.common.devices import default_batch
-from ltx.main.perturbation_eval.map_view import MapView
+from ltx.main.perturbation_eval.map_view import ImageBatch, MapView
 from ltx.main.perturbation_eval.metrics import choose_metrics
-from ltx.models.explainee import read_class
 from ltx.models.masking import min_max, upsample
 
 N_IMAGES = {"digits": 64, "vit_small": 4, "lite0": 8}
@@ -117,14 +116,13 @@ def _plain_one(explainee, image: Tensor, saliency: Tensor, target: int) -> Tenso
 def our_scores(
     explainee, images: Tensor, maps: Tensor, classes: Tensor, batch_size: int | None = None
 ) -> Tensor:
-    """The same by the evaluator's own view and metrics, in the pieces that it takes."""
-    batch_size, pieces = batch_size or default_batch(images.device), []
+    """The same by the evaluator's own view and metrics, in batches of its size."""
+    batch_size, found = batch_size or default_batch(images.device), []
     for part in zip(*(values.split(batch_size // 4) for values in (images, classes, maps)), strict=True):
         pixels, target, saliency = part
-        unmasked = read_class(explainee, pixels, target)
-        view = MapView(explainee, pixels, target, saliency, saliency, unmasked, batch_size=batch_size)
-        pieces.append(torch.stack([metric.per_image(view).double() for metric in METRICS]))
-    return torch.cat(pieces, 1)
+        view = MapView(ImageBatch(explainee, pixels, target, batch_size=batch_size), saliency, saliency)
+        found.append(torch.stack([metric.per_image(view).double() for metric in METRICS]))
+    return torch.cat(found, 1)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from ltx.config import UserError
-from ltx.main.perturbation_eval.map_view import MapView
+from ltx.main.perturbation_eval.map_view import ImageBatch, MapView
 from ltx.main.perturbation_eval.metrics import METRICS, Metric, choose_metrics, name_of
 
 BY_NAME = {metric.name: metric for metric in METRICS}
@@ -36,7 +36,7 @@ def test_unknown_names_are_refused():
 def view_of(saliency, shown=None):
     n = len(saliency)
     shown = saliency if shown is None else shown
-    return MapView(None, torch.zeros(n, 3, 2, 2), torch.zeros(n), saliency, shown, (torch.ones(n),) * 2)
+    return MapView(ImageBatch(None, torch.zeros(n, 3, 2, 2), torch.zeros(n)), saliency, shown)
 
 
 def test_mask_area_is_the_mean_of_what_multiplies_the_image():

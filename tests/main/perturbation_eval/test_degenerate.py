@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from ltx.main.perturbation_eval.map_view import MapView
+from ltx.main.perturbation_eval.map_view import ImageBatch, MapView
 from ltx.main.perturbation_eval.metrics import METRICS, choose_metrics
-from ltx.main.segmentation_eval.metrics import readings
-from ltx.models.explainee import read_class
+from ltx.main.segmentation_eval.metrics import void_policies
 
 SIZE = (16, 16)
 
@@ -22,9 +21,7 @@ def view(linear_explainee):
         images = torch.rand(2, 3, *SIZE)
         classes = torch.full((2,), wanted)
         maps = torch.full((2, *SIZE), value)
-        return MapView(
-            explainee, images, classes, maps, maps, read_class(explainee, images, classes), names=["a", "b"]
-        )
+        return MapView(ImageBatch(explainee, images, classes, names=["a", "b"]), maps, maps)
 
     return make
 
@@ -50,7 +47,7 @@ def test_a_constant_map_removes_pixels_in_the_order_of_their_index(view):
 def test_of_an_image_that_is_wrong_from_the_start_curves_begin_at_0(view):
     """The class is never on top: POS and NEG are 0, whatever the map, and the image counts."""
     one = view(bias=(-50.0, 0.0, 0.0))
-    assert one.unmasked[1].tolist() == [0.0, 0.0]
+    assert one.batch.unmasked[1].tolist() == [0.0, 0.0]
     for name in ("POS", "NEG"):
         metric = choose_metrics(name)[0]
         assert metric.detail(one)[:, 0].tolist() == [0.0, 0.0] and metric.per_image(one).tolist() == [
@@ -63,7 +60,7 @@ def test_of_an_image_that_is_wrong_from_the_start_curves_begin_at_0(view):
 def test_no_probability_at_all_gives_no_drop(view):
     """p = 0 in float32: nothing is left to drop, so ADP is 0; a masked image as bad is no increase."""
     one = view(bias=(-1e4, 0.0, 0.0))
-    assert one.unmasked[0].tolist() == [0.0, 0.0]
+    assert one.batch.unmasked[0].tolist() == [0.0, 0.0]
     for name in ("ADP", "ADP_minmax", "PIC", "PIC_minmax"):
         assert choose_metrics(name)[0].per_image(one).tolist() == [0.0, 0.0]
 
@@ -72,9 +69,9 @@ def test_no_probability_at_all_gives_no_drop(view):
 def test_segmentation_of_a_constant_map_is_all_background(value):
     labels = np.zeros(SIZE, dtype=np.int64)
     labels[:8] = 1
-    reading = readings(False)[0]
+    policy = void_policies(False)[0]
     columns = dict(
-        zip(reading.columns, reading.per_image(labels, np.full(SIZE, value, np.float32)), strict=True)
+        zip(policy.columns, policy.per_image(labels, np.full(SIZE, value, np.float32)), strict=True)
     )
     assert (columns["TP"], columns["FP"], columns["FN"], columns["TN"]) == (0, 0, 128, 128)
     assert columns["F1"] == 0 and all(math.isfinite(value) for value in columns.values())

@@ -132,11 +132,11 @@ def test_against_a_plain_implementation(run, tiny_pair, score_class):
 def test_progress_goes_on_where_the_killed_run_was(run, monkeypatch, capsys):
     monkeypatch.setenv("TQDM_MININTERVAL", "0")
     evaluator.evaluate(options(run))
-    assert "3/3" in capsys.readouterr().err
+    assert "6/6" in capsys.readouterr().err
     next((run / "results" / "perturbation-black-explained" / "parts").glob("*.npz")).unlink()
     evaluator.evaluate(options(run))
     said = capsys.readouterr().err
-    assert "2/3" in said and "3/3" in said and "0/" not in said
+    assert "4/6" in said and "6/6" in said and " 0/" not in said
 
 
 def test_summary_and_files(run):

@@ -14,6 +14,7 @@ from ltx.main.perturbation_eval.evaluator import evaluate
 from ltx.main.perturbation_eval.information import median_curve
 from ltx.main.perturbation_eval.metrics import METRICS
 from ltx.main.perturbation_eval.options import PerturbationOptions
+from ltx.main.runs import evaluation
 
 
 @pytest.fixture
@@ -109,27 +110,29 @@ def test_shards_add_up_exactly(run_folder):
 
 
 def test_goes_on_within_a_mask_file(make_run, tmp_path, monkeypatch):
-    """Killed after the first piece of a file, it scores only the others."""
+    """Killed after the first part of a file, it scores only the others."""
+    monkeypatch.setattr(evaluation, "PART_IMAGES", 2)
     folder = make_run(["random"], 6)
     arguments = {"run_folder": folder, "num_workers": 0, "batch_size": 8}
     expected = evaluate(PerturbationOptions(**arguments))
     (folder / "results").rename(tmp_path / "expected")
     original, scored = unit_scorer.UnitScorer._score_batch, []
 
-    def dies(self, unit, classes, start, batch):
-        scored.append(start)
+    def dies(self, unit, classes, rows, read):
+        scored.append(rows.tolist())
         if len(scored) == 2:
             raise KeyboardInterrupt
-        return original(self, unit, classes, start, batch)
+        return original(self, unit, classes, rows, read)
 
     monkeypatch.setattr(unit_scorer.UnitScorer, "_score_batch", dies)
     with pytest.raises(KeyboardInterrupt):
         evaluate(PerturbationOptions(**arguments))
-    assert scored == [0, 2]
+    assert scored == [[0, 1], [2, 3]]
     assert evaluate(PerturbationOptions(**arguments)) == expected
-    assert scored == [0, 2, 2, 4]
+    assert scored == [[0, 1], [2, 3], [2, 3], [4, 5]]
     results = folder / "results" / "perturbation-black-explained"
-    assert [path.name for path in (results / "parts").iterdir()] == ["000000-000005.npz"]
+    names = sorted(path.name for path in (results / "parts").iterdir())
+    assert names == ["000000-000001.npz", "000002-000003.npz", "000004-000005.npz"]
     theirs = tmp_path / "expected" / "perturbation-black-explained" / "per_image.csv"
     assert (results / "per_image.csv").read_text() == theirs.read_text()
 

@@ -13,7 +13,7 @@ from ltx.main.perturbation_eval.information import (
     points,
     seed_mask,
 )
-from ltx.main.perturbation_eval.map_view import MapView
+from ltx.main.perturbation_eval.map_view import ImageBatch, MapView
 from ltx.main.perturbation_eval.metrics import METRICS
 from ltx.models.explainee import read_class
 
@@ -45,25 +45,24 @@ def view(linear_explainee):
     classes[2] = (classes[2] + 1) % 5  # a class that is not on top
     saliency = torch.from_numpy(rng.random((8, *SIZE))).float()
     saliency[3] = (saliency[3] * 4).round()
-    unmasked = read_class(explainee, images, classes)
     names = [f"image {i}" for i in range(8)]
-    return MapView(explainee, images, classes, saliency, saliency, unmasked, names=names)
+    return MapView(ImageBatch(explainee, images, classes, names=names), saliency, saliency)
 
 
 def theirs(pic, view, accuracy):
     """The package's results image by image; None where it leaves an image out."""
     found = []
-    for i in range(len(view.images)):
+    for i in range(len(view.batch.images)):
 
         def predict(images, i=i):
             batch = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
             return [
-                float(read_class(view.explainee, one[None], view.classes[i : i + 1])[accuracy])
+                float(read_class(view.batch.explainee, one[None], view.batch.classes[i : i + 1])[accuracy])
                 for one in batch
             ]
 
-        pixels = (view.images[i] * 255).round().byte().permute(1, 2, 0).numpy()
-        arguments = (pixels, view.saliency[i].numpy(), seed_mask(SIZE, view.names[i]), predict, LEVELS)
+        pixels = (view.batch.images[i] * 255).round().byte().permute(1, 2, 0).numpy()
+        arguments = (pixels, view.saliency[i].numpy(), seed_mask(SIZE, view.batch.names[i]), predict, LEVELS)
         try:
             found.append(pic.compute_pic_metric(*arguments, min_pred_value=0.8))
         except pic.ComputePicMetricError:
@@ -102,11 +101,11 @@ def test_the_best_map_shows_what_decides_first():
 
 
 def test_performance_only_grows_and_both_are_scaled(view):
-    readings = performance_curves(view)
+    responses = performance_curves(view)
     for accuracy in (False, True):
         size, y = (
-            points(readings, accuracy).reshape(8, 2, 13)[:, 0],
-            points(readings, accuracy).reshape(8, 2, 13)[:, 1],
+            points(responses, accuracy).reshape(8, 2, 13)[:, 0],
+            points(responses, accuracy).reshape(8, 2, 13)[:, 1],
         )
         counted = size.isfinite().all(1)
         assert (y[counted].diff(dim=1) >= 0).all()

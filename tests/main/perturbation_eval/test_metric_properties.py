@@ -8,9 +8,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from ltx.main.perturbation_eval.curves import removal_steps
-from ltx.main.perturbation_eval.map_view import MapView
+from ltx.main.perturbation_eval.map_view import ImageBatch, MapView
 from ltx.main.perturbation_eval.metrics import choose_metrics
-from ltx.models.explainee import read_class
 from ltx.tests.support.mutations import DETERMINISTIC
 
 FAST = choose_metrics("fast")
@@ -58,7 +57,7 @@ def scores(case, saliency: torch.Tensor, shown: torch.Tensor | None = None) -> d
     explainee, images, classes = case
     saliency = saliency.float()
     shown = saliency.clamp(0, 1) if shown is None else shown
-    view = MapView(explainee, images, classes, saliency, shown, read_class(explainee, images, classes))
+    view = MapView(ImageBatch(explainee, images, classes), saliency, shown)
     return {metric.name: metric.per_image(view).double().numpy() for metric in FAST}
 
 

@@ -6,9 +6,8 @@ import torch
 from scipy.ndimage import gaussian_filter
 from scipy.signal import convolve2d
 
-from ltx.main.perturbation_eval.map_view import MapView
+from ltx.main.perturbation_eval.map_view import ImageBatch, MapView
 from ltx.main.perturbation_eval.metrics import METRICS
-from ltx.models.explainee import read_class
 
 DELETION, INSERTION = (
     next(m for m in METRICS if m.name == name) for name in ("RISE_deletion", "RISE_insertion")
@@ -21,9 +20,7 @@ def view(make_explainee):
     images, saliency = torch.rand(3, 3, 16, 24), torch.rand(3, 16, 24)
     saliency[1] = (saliency[1] * 5).round()
     classes = torch.tensor([0, 1, 2])
-    return MapView(
-        explainee, images, classes, saliency, saliency, read_class(explainee, images, classes), batch_size=7
-    )
+    return MapView(ImageBatch(explainee, images, classes, batch_size=7), saliency, saliency)
 
 
 def blurred(image, mean):
@@ -42,18 +39,18 @@ def blurred(image, mean):
 def test_against_one_step_at_a_time(view, metric):
     found, curves = metric.per_image(view), metric.detail(view)
     assert curves.shape == (3, 17)
-    for i, image in enumerate(view.images):
+    for i, image in enumerate(view.batch.images):
         with torch.no_grad():
-            top = view.explainee(image[None]).argmax().item()
+            top = view.batch.explainee(image[None]).argmax().item()
         if metric is DELETION:
             start, finish = image, torch.zeros_like(image)
         else:
-            start, finish = blurred(image, view.explainee.mean), image
+            start, finish = blurred(image, view.batch.explainee.mean), image
         order = sorted(range(16 * 24), key=lambda pixel: (-view.saliency[i].flatten()[pixel].item(), pixel))
         current, readings = start.clone(), []
         for step in range(17):
             with torch.no_grad():
-                readings.append(view.explainee(current[None]).softmax(1)[0, top].item())
+                readings.append(view.batch.explainee(current[None]).softmax(1)[0, top].item())
             for pixel in order[step * 24 : (step + 1) * 24]:
                 current.view(3, -1)[:, pixel] = finish.reshape(3, -1)[:, pixel]
         np.testing.assert_allclose(curves[i], readings, rtol=1e-3, atol=1e-5)
@@ -63,9 +60,7 @@ def test_against_one_step_at_a_time(view, metric):
 
 
 def test_ends_do_not_depend_on_the_map(view):
-    other = MapView(
-        view.explainee, view.images, view.classes, view.saliency.flip(1), view.shown, view.unmasked
-    )
+    other = MapView(view.batch, view.saliency.flip(1), view.shown)
     for metric in (DELETION, INSERTION):
         ours, theirs = metric.detail(view), metric.detail(other)
         torch.testing.assert_close(ours[:, [0, -1]], theirs[:, [0, -1]])
@@ -73,11 +68,12 @@ def test_ends_do_not_depend_on_the_map(view):
 
 
 def test_deletion_takes_the_fill(view):
+    batch = view.batch
     filled = MapView(
-        view.explainee, view.images, view.classes, view.saliency, view.shown, view.unmasked, fill="mean"
+        ImageBatch(batch.explainee, batch.images, batch.classes, "mean"), view.saliency, view.shown
     )
-    last = filled.images.mean((2, 3), keepdim=True).expand_as(filled.images)
+    last = batch.images.mean((2, 3), keepdim=True).expand_as(batch.images)
     with torch.no_grad():
-        top = view.explainee(view.images).argmax(1)
-        expected = view.explainee(last).softmax(1).gather(1, top[:, None])[:, 0]
+        top = view.batch.explainee(view.batch.images).argmax(1)
+        expected = view.batch.explainee(last).softmax(1).gather(1, top[:, None])[:, 0]
     torch.testing.assert_close(DELETION.detail(filled)[:, -1], expected)

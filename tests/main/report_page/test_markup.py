@@ -21,7 +21,7 @@ from ltx.main.report_page.tables import (
     score_table,
     signed,
 )
-from ltx.main.segmentation_eval.metrics import readings
+from ltx.main.segmentation_eval.metrics import void_policies
 
 NASTY = Table(
     "key", "100% of <b>it</b> & $x_1$",
@@ -139,7 +139,7 @@ def test_latex_cannot_be_broken():
 
 def test_every_metric_has_a_definition():
     names = [metric.name for metric in METRICS]
-    names += [metric.name for reading in readings(has_void=True) for metric in reading.named_metrics]
+    names += [metric.name for policy in void_policies(has_void=True) for metric in policy.named_metrics]
     assert all(definition(name) for name in names)
     assert set(DEFINITIONS) <= set(names)
     assert definition("PA_void_ignored").startswith(definition("PA")) and definition("x") == ""

@@ -194,9 +194,11 @@ def test_an_unfinished_run_is_scored_as_far_as_it_is_with_a_warning(run, caplog)
 def test_what_is_scored_is_not_scored_again(run, monkeypatch):
     whole = evaluate(options_of(run))
     scored = []
-    true_score = evaluator.score_unit
+    true_score = evaluator.UnitScorer.score
     monkeypatch.setattr(
-        evaluator, "score_unit", lambda *args: scored.append(args[2].index.tolist()) or true_score(*args)
+        evaluator.UnitScorer,
+        "score",
+        lambda self, unit, rows: scored.append(unit.index.tolist()) or true_score(self, unit, rows),
     )
     assert evaluate(options_of(run)) == whole and scored == []
     (results_of(run) / "parts" / "000002-000003.npz").unlink()

@@ -7,19 +7,19 @@ from sklearn.metrics import (
     jaccard_score,
 )
 
-from ltx.main.segmentation_eval.metrics import METRICS, Reading, Sample, readings
+from ltx.main.segmentation_eval.metrics import METRICS, Sample, VoidPolicy, void_policies
 
-RELEASED = Reading(1, METRICS)
+RELEASED = VoidPolicy(1, METRICS)
 NAMES = ["PA", "mAP", "mIoU", "mF1", "mF1_released"]
 
 
-def score(labels, maps, reading=RELEASED) -> dict[str, float]:
+def score(labels, maps, policy=RELEASED) -> dict[str, float]:
     """The metrics of images, from their columns."""
     values = np.array(
-        [reading.per_image(label, saliency) for label, saliency in zip(labels, maps, strict=True)]
+        [policy.per_image(label, saliency) for label, saliency in zip(labels, maps, strict=True)]
     )
-    names = [metric.name for metric in reading.named_metrics]
-    return dict(zip(names, reading.totals(values), strict=True))
+    names = [metric.name for metric in policy.named_metrics]
+    return dict(zip(names, policy.totals(values), strict=True))
 
 
 def random_case(seed: int, ignored: bool = False, n: int = 5, size: tuple[int, int] = (9, 7)):
@@ -135,15 +135,15 @@ def test_void_is_foreground_as_released_or_ignored_each_under_its_name():
     labels = np.array([[[1, 255, 0, 0]]])
     maps = np.array([[[3.0, 0.0, 0.0, 0.0]]])
     both = {}
-    for reading in readings(has_void=True):
-        both |= score(labels, maps, reading)
+    for policy in void_policies(has_void=True):
+        both |= score(labels, maps, policy)
     assert list(both) == [*NAMES, *(f"{name}_void_ignored" for name in NAMES[:-1])]
     assert both["PA"] == 75 and both["PA_void_ignored"] == 100
     assert both["mF1"] == pytest.approx(100 * 2 / 3) and both["mF1_void_ignored"] == 100
     assert both["mIoU"] == pytest.approx(100 * (1 / 2 + 2 / 3) / 2) and both["mIoU_void_ignored"] == 100
     assert both["mAP"] < 100 and both["mAP_void_ignored"] == 100
-    columns = [column for reading in readings(has_void=True) for column in reading.columns]
+    columns = [column for policy in void_policies(has_void=True) for column in policy.columns]
     assert len(columns) == len(set(columns)) == 13
-    assert [reading.suffix for reading in readings(True, "foreground")] == [""]
-    assert [reading.suffix for reading in readings(True, "ignore")] == ["_void_ignored"]
-    assert [reading.suffix for reading in readings(False, "ignore")] == [""]
+    assert [policy.suffix for policy in void_policies(True, "foreground")] == [""]
+    assert [policy.suffix for policy in void_policies(True, "ignore")] == ["_void_ignored"]
+    assert [policy.suffix for policy in void_policies(False, "ignore")] == [""]
