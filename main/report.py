@@ -1,4 +1,4 @@
-"""Puts the results of any number of runs into one page, and its tables into Markdown and LaTeX.
+"""Write the results of any number of runs as one page, and its tables as Markdown and LaTeX.
 
     python main/report.py data/results/RUN data/results/OTHER --output report.html
     python main/report.py released=data/results/RUN recipe=data/results/OTHER --reference recipe/last
@@ -19,7 +19,7 @@ from ltx.main.report_page.options import ReportOptions
 
 @cli.script(ReportOptions)
 def main(options: ReportOptions) -> tuple[Path, dict]:
-    """Writes the page and says where it lies."""
+    """Write the page and print its path."""
     from ltx.main.report_page.report_run import make_report
 
     figures = make_report(options)

@@ -22,14 +22,14 @@ def rise(explainee: Explainee, batch: Batch, options: BaselineOptions) -> Tensor
     masks for every image. What a mask removes turns into the model's mean colour, as in the authors' code,
     which multiplies normalised images.
     """
-    device = batch.images.device
+    device, multi_label = batch.images.device, getattr(explainee, "multi_label", False)
     maps = torch.zeros(len(batch.images), *batch.images.shape[-2:], device=device)
     for masks in random_masks(options.rise_masks, options.rise_grid, batch.images.shape[-2:], options.seed):
         masks = masks.to(device)
         for i, image in enumerate(batch.images):
             shown = masks[:, None]
             logits = explainee(image * shown + explainee.mean * (1 - shown)).float()
-            weights = class_scores(logits, explainee.multi_label)[:, batch.classes[i]]
+            weights = class_scores(logits, multi_label)[:, batch.classes[i]]
             maps[i] += torch.einsum("n,nhw->hw", weights, masks)
     return maps / (options.rise_masks * _KEPT)
 

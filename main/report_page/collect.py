@@ -1,8 +1,8 @@
-"""What the evaluators stored in run folders, read again: per-image measures by variant and metric."""
+"""Results of run folders, read from summary.json and per_image.csv: measures by variant and metric."""
 
 import csv
-import re
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,20 +14,21 @@ from ltx.config import UserError
 from ltx.datasets.manifest import read_names
 from ltx.main.common import progress
 from ltx.main.perturbation_eval.evaluator import PROTOCOL as PERTURBATION
-from ltx.main.perturbation_eval.metrics import METRICS, Metric
-from ltx.main.perturbation_eval.unit_scorer import detail_of
+from ltx.main.perturbation_eval.information import LEVELS
+from ltx.main.perturbation_eval.metrics import METRICS, Summary
 from ltx.main.report_page.measures import Measure, PerturbationMeasure, SegmentationMeasure
-from ltx.main.runs.evaluation import part_path, read_part
-from ltx.main.runs.mask_files import unit_files
 from ltx.main.runs.run_folder import read_mask_run
+from ltx.main.runs.run_record import MaskRunRecord, SummaryRecord
 from ltx.main.runs.tables import read_summary
 from ltx.main.segmentation_eval.evaluator import PROTOCOL as SEGMENTATION
-from ltx.main.segmentation_eval.metrics import readings
+from ltx.main.segmentation_eval.metrics import void_policies
 
 EVALUATORS = {
     PERTURBATION: "main/perturbation_eval/run_perturbation_eval.py",
     SEGMENTATION: "main/segmentation_eval/run_segmentation_eval.py",
 }
+# Columns of text, by name.
+Columns = Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True)
@@ -35,26 +36,21 @@ class Run:
     """A run folder.
 
     Attributes:
-        name: what the page calls it.
+        name: on the page.
         renamed: the name was given on the command line.
-        folder: where it lies.
+        folder: its path.
         record: its run.json.
     """
 
     name: str
     renamed: bool
     folder: Path
-    record: dict[str, Any]
+    record: MaskRunRecord
 
     @cached_property
     def names(self) -> list[str]:
         """Images of the run by position."""
         return read_names(self.folder / "manifest.csv")
-
-    @property
-    def explained_class(self) -> str:
-        """`target` where the maps explain the true class, else `predicted`."""
-        return "target" if self.record["options"].get("train_model_by_target_gt_class") else "predicted"
 
 
 @dataclass(frozen=True)
@@ -62,12 +58,12 @@ class Result:
     """One results folder of a run.
 
     Attributes:
-        run: whose.
+        run: the run.
         protocol: `perturbation` or `segmentation`.
-        folder: where it lies.
+        folder: its path.
         settings: of its summary.json, `class` being the class that is scored.
         index: (N,) positions in the run of the images that count.
-        classes: (N,) class scored, -1 where the protocol scores none.
+        classes: (N,) class scored, -1 for segmentation.
         measures: by variant and metric.
         better: `higher_is_better` by metric.
     """
@@ -88,10 +84,10 @@ class Result:
 
 
 def open_runs(arguments: tuple[str, ...]) -> list[Run]:
-    """The runs of the command line, each `PATH` or `NAME=PATH`.
+    """Return the runs of the command line, each `PATH` or `NAME=PATH`.
 
     Raises:
-        UserError: a folder that is no run, or two of one name.
+        UserError: a folder is no run, or two have the same name.
     """
     runs = []
     for text in arguments:
@@ -114,18 +110,16 @@ def open_runs(arguments: tuple[str, ...]) -> list[Run]:
 
 
 def read_results(run: Run) -> list[Result]:
-    """Every finished evaluation of a run.
+    """Return every finished evaluation of a run.
 
     Raises:
-        UserError: there is none (the message has the command that makes one), or one is damaged or belongs to
-            other masks.
+        UserError: there is none, or one is damaged or belongs to other masks; the message has the command.
     """
     folders = sorted(path.parent for path in (run.folder / "results").glob("*/summary.json"))
     results = [result for folder in folders for result in _read_folder(run, folder)]
     if not results:
-        script = (
-            SEGMENTATION if run.record["dataset"]["kind"] in ("imagenet", "coco", "voc") else PERTURBATION
-        )
+        masks = run.record.dataset["kind"] in ("imagenet", "coco", "voc")
+        script = SEGMENTATION if masks else PERTURBATION
         raise UserError(
             f"{run.folder} has no results; make them with 'python {EVALUATORS[script]} "
             f"{progress.display_path(run.folder)}'"
@@ -135,97 +129,105 @@ def read_results(run: Run) -> list[Result]:
 
 def _read_folder(run: Run, folder: Path) -> Iterator[Result]:
     summary = read_summary(folder)
-    protocol = summary.get("protocol")
+    protocol, path = summary["protocol"], folder / "per_image.csv"
     if protocol not in EVALUATORS:
         return
     again = f"delete it and run 'python {EVALUATORS[protocol]} {progress.display_path(run.folder)}'"
-    if summary["run_hash"] != run.record["hash"]:
+    if summary["run_hash"] != run.record.hash:
         raise UserError(f"{folder} scores masks that are no longer in {run.folder}; {again}")
-    files = [file for file in unit_files(run.folder) if part_path(folder, file).is_file()]
-    kept, header = _kept(folder / "per_image.csv")
-    if not files:
-        raise UserError(f"{folder} lacks its parts/, which the report is made from; {again}")
-    parts = [read_part(part_path(folder, file)) for file in files]
-    parts = [part for part in parts if len(part["index"])]
-    if not parts:
-        raise UserError(f"{folder} holds the scores of no image; {again}")
-    index = np.concatenate([part["index"] for part in parts])
-    rows = np.flatnonzero(np.isin(index, kept))
-    if len(rows) != len(kept):
-        raise UserError(f"{folder} is incomplete: per_image.csv lists images that no part holds; {again}")
-    if protocol == SEGMENTATION and len(header) - 3 != parts[0]["values"].shape[-1]:
-        raise UserError(f"{folder}/per_image.csv has other columns than its parts; {again}")
+    read = _perturbation if protocol == PERTURBATION else _segmentation
+    try:
+        tables = _per_image(path)
+        if tables.keys() != summary["rows"].keys():
+            raise ValueError("it has other variants than summary.json")
+        index = _positions(tables, len(run.names))
+        measures = {variant: read(columns, summary, variant) for variant, columns in tables.items()}
+        scored = next(iter(tables.values())).get("scored_class")
+        classes = np.full(len(index), -1) if scored is None else np.array(scored).astype(int)
+    except KeyError as error:
+        raise UserError(f"cannot read {path}: it has no column {error}; {again}") from error
+    except (OSError, ValueError, OverflowError, StopIteration, csv.Error) as error:
+        raise UserError(f"cannot read {path}: {error or 'it is empty'}; {again}") from error
     better = {
         name: entry["higher_is_better"]
         for row in summary["rows"].values()
         for name, entry in row.items()
     }  # fmt: skip
-    read = _perturbation if protocol == PERTURBATION else _segmentation
-    measures = {
-        variant: {name: measure.take(rows) for name, measure in found.items()}
-        for variant, found in read(parts, header).items()
-    }
-    classes = np.concatenate([part.get("scored", np.full(len(part["index"]), -1)) for part in parts])[rows]
-    yield Result(run, protocol, folder, _settings(run, summary), index[rows], classes, measures, better)
+    yield Result(run, protocol, folder, _settings(run, summary), index, classes, measures, better)
 
 
-def _settings(run: Run, summary: dict) -> dict[str, Any]:
-    """Settings with `class` resolved to `target` or `predicted`."""
-    settings = summary["settings"]
+def _settings(run: Run, summary: SummaryRecord) -> dict[str, Any]:
+    """Return settings with `class` resolved to `target` or `predicted`."""
+    settings = dict(summary["settings"])
     scored = settings.get("class") or settings.get("score_class")
-    return settings | {"class": run.explained_class if scored == "explained" else scored}
+    return settings | {"class": run.record.explained_class if scored == "explained" else scored}
 
 
-def _kept(path: Path) -> tuple[np.ndarray, list[str]]:
-    """Positions of the images that a per_image.csv lists, each once, and its columns."""
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            positions = np.unique([int(row["index"]) for row in reader])
-            return positions, list(reader.fieldnames or ())
-    except (OSError, ValueError, KeyError, csv.Error) as error:
-        raise UserError(f"cannot read {path}: {error}; delete its folder and evaluate again") from error
+def _per_image(path: Path) -> dict[str, Columns]:
+    """Return the columns of a per_image.csv by variant.
 
-
-def _perturbation(parts: list[dict], header: list[str]) -> dict[str, dict[str, Measure]]:
-    known = {metric.name: metric for metric in METRICS}
-    metrics: list[Metric] = [known[name] for name in parts[0]["metrics"].tolist() if name in known]
-    columns = parts[0]["metrics"].tolist()
-    values = np.concatenate([part["values"] for part in parts], axis=1)
-    details = {
-        metric.name: np.concatenate([detail_of(part, metric) for part in parts], axis=1)
-        for metric in metrics
-        if detail_of(parts[0], metric) is not None
-    }
+    Raises:
+        ValueError: a line has too few or too many cells, or a column is missing.
+    """
+    lines = defaultdict(list)
+    with open(path, newline="", encoding="utf-8") as file:
+        reader = csv.reader(file)
+        header = next(reader)
+        place = header.index("variant")
+        for line in reader:
+            if len(line) != len(header):
+                raise ValueError(f"line {reader.line_num} has {len(line)} cells, the first {len(header)}")
+            lines[line[place]].append(line)
     return {
-        variant: {
-            metric.name: PerturbationMeasure(
-                metric,
-                values[v, :, columns.index(metric.name)],
-                details[metric.name][v] if metric.name in details else None,
-            )
-            for metric in metrics
-        }
-        for v, variant in enumerate(parts[0]["variants"].tolist())
+        variant: dict(zip(header, zip(*some, strict=True), strict=True)) for variant, some in lines.items()
     }
 
 
-def _segmentation(parts: list[dict], header: list[str]) -> dict[str, dict[str, Measure]]:
-    values = np.concatenate([part["values"] for part in parts], axis=1)
-    columns, found = header[3:], {}
-    for v, variant in enumerate(parts[0]["variants"].tolist()):
-        found[variant] = {}
-        for reading in readings(has_void=True):
-            if not set(reading.columns) <= set(columns):
-                continue
-            for metric in reading.metrics:
-                places = {name: columns.index(name + reading.suffix) for name in metric.columns}
-                found[variant][metric.name + reading.suffix] = SegmentationMeasure(
-                    metric, {name: values[v, :, place] for name, place in places.items()}
-                )
+def _positions(tables: dict[str, Columns], n_images: int) -> np.ndarray:
+    """Return the positions (N,) of the images, the same for all variants.
+
+    Raises:
+        ValueError: variants of different images, no image, one twice, or one that the run does not have.
+    """
+    found = [np.array(columns["index"]).astype(int) for columns in tables.values()]
+    if not found:
+        raise ValueError("it lists no image")
+    if not all(np.array_equal(index, found[0]) for index in found):
+        raise ValueError("it does not list the same images for all variants")
+    if len(np.unique(found[0])) < len(found[0]) or not 0 <= found[0].min() <= found[0].max() < n_images:
+        raise ValueError(f"it lists an image twice, or one that is not among the run's {n_images}")
+    return found[0]
+
+
+def _perturbation(columns: Columns, summary: SummaryRecord, variant: str) -> dict[str, Measure]:
+    known, found = {metric.name: metric for metric in METRICS}, {}
+    for name, figure in summary["rows"][variant].items():
+        if name in known:
+            values = np.array([float(text or "nan") for text in columns[name]])
+            points = _points(columns[f"{name}_points"]) if known[name].in_csv else None
+            x = summary.get("axes", {}).get(name, [])
+            y = summary.get("curves", {}).get(variant, {}).get(name, [])
+            whole = Summary(figure["mean"], figure["n"], (x, y) if x and len(x) == len(y) else None)
+            found[name] = PerturbationMeasure(known[name], values, points, whole)
     return found
 
 
-def safe_name(text: str) -> bool:
-    """Whether a variant's name can be part of a file's name without leaving its folder."""
-    return re.fullmatch(r"[\w.+-]+", text) is not None and not text.startswith(".")
+def _points(texts: Sequence[str]) -> np.ndarray:
+    """Return points (N, 2 * 13) of information curves, NaN for images that do not count."""
+    found = np.full((len(texts), 2 * len(LEVELS)), np.nan)
+    for row, text in zip(found, texts, strict=True):
+        if text:
+            pairs = [pair.split(":") for pair in text.split()]
+            row[:] = np.array(pairs, dtype=float).reshape(len(LEVELS), 2).T.ravel()
+    return found
+
+
+def _segmentation(columns: Columns, summary: SummaryRecord, variant: str) -> dict[str, Measure]:
+    found = {}
+    for policy in void_policies(has_void=True):
+        for metric in policy.metrics:
+            names = {name: name + policy.suffix for name in metric.columns}
+            if metric.name + policy.suffix in summary["rows"][variant]:
+                values = {name: np.array(columns[full]).astype(float) for name, full in names.items()}
+                found[metric.name + policy.suffix] = SegmentationMeasure(metric, values)
+    return found

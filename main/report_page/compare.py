@@ -1,6 +1,5 @@
-"""Results of several runs as one comparison: the same images, class, explainee and fill, or a refusal."""
+"""Comparison of several runs, which must have the same images, class, explainee and fill."""
 
-import logging
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,23 +9,21 @@ import numpy as np
 from ltx.config import FILLS, UserError
 from ltx.datasets.manifest import read_names
 from ltx.main.common import progress
-from ltx.main.report_page.collect import EVALUATORS, PERTURBATION, Result
+from ltx.main.report_page.collect import EVALUATORS, Result
 from ltx.main.report_page.options import ReportOptions
 from ltx.main.report_page.rows import Comparison, Row, in_order, labelled
 
-log = logging.getLogger(__name__)
-
 
 def compare(results: Sequence[Result], protocol: str, options: ReportOptions) -> list[Comparison]:
-    """The comparisons of a protocol, one per fill that all runs have been scored with, the main one first.
+    """Return the comparisons of a protocol, one per fill that all runs are scored with, the main one first.
 
     Args:
         results: of all runs, of any protocol and settings.
-        protocol: which of them.
+        protocol: of the comparisons.
         options: `fill`, `score_class`, `common_images`, `exclude_manifest`.
 
     Raises:
-        UserError: the runs differ in what must be equal; the message names the difference.
+        UserError: the runs differ in what must be equal; the message names it.
     """
     by_run = defaultdict(list)
     for result in results:
@@ -43,7 +40,7 @@ def _key(result: Result) -> tuple[str | None, str]:
 
 
 def _common_settings(by_run: dict[str, list[Result]], options: ReportOptions) -> list[tuple[str | None, str]]:
-    """Fill and class of the comparisons; the first is the main one."""
+    """Return fill and class of the comparisons, the main one first."""
     flags = {"fill": options.fill, "score_class": options.score_class}
     found = {}
     for name, results in by_run.items():
@@ -71,7 +68,7 @@ def _common_settings(by_run: dict[str, list[Result]], options: ReportOptions) ->
             f"the runs cannot stand in one table, they were scored with different fills or classes ({has}); "
             "evaluate them alike"
         )
-    own = by_run[first][0].run.explained_class
+    own = by_run[first][0].run.record.explained_class
     order = sorted(common, key=lambda key: (key[1] != own, FILLS.index(key[0]) if key[0] in FILLS else 9))
     return [key for key in order if key[1] == order[0][1]]
 
@@ -81,7 +78,7 @@ def _words(key: tuple[str | None, str]) -> str:
 
 
 def _merged(results: list[Result], key: tuple[str | None, str]) -> Result:
-    """One result of a run's several: most images first, then most metrics; others add metrics it lacks."""
+    """Join a run's results: the one of most images, then most metrics; others add the metrics it lacks."""
     same = [result for result in results if _key(result) == key]
     same.sort(key=lambda result: (-len(result.index), -len(result.better), result.folder.name))
     first = same[0]
@@ -114,7 +111,7 @@ def _compare(results: list[Result], key: tuple[str | None, str], options: Report
     rows = [
         Row(
             "", variant, result.run, result.index[places],
-            int(result.run.record.get("candidates", {}).get(variant, 1)),
+            result.run.record.candidates.get(variant, 1),
             {name: measure.take(places) for name, measure in result.measures[variant].items()},
             result.folder,
         )
@@ -122,16 +119,13 @@ def _compare(results: list[Result], key: tuple[str | None, str], options: Report
         for variant in in_order(list(result.measures))
     ]  # fmt: skip
     better = _ordered_metrics(results)
-    gaps = _gaps(results, better)
-    for gap in gaps:
-        log.warning("%s", gap)
     return Comparison(
-        results[0].protocol, key[0], key[1], images, left_out, classes, better, labelled(rows), gaps
-    )
+        results[0].protocol, key[0], key[1], images, left_out, classes, better, labelled(rows)
+    )  # fmt: skip
 
 
 def _check_alike(first: Result, other: Result) -> None:
-    """Raises `UserError` where two runs are not of one explainee, image set, class and size."""
+    """Raise `UserError` if two runs differ in explainee, image set, class or size."""
     here, there = _identity(first), _identity(other)
     differences = [
         f"{name} is {there[name]}, in {first.run.name} {here[name]}"
@@ -145,25 +139,24 @@ def _check_alike(first: Result, other: Result) -> None:
 
 
 def _identity(result: Result) -> dict[str, str]:
-    record, images = result.run.record, dict(result.run.record["dataset"])
-    # Where images lie and how many there are may differ: which ones are compared is checked by their names.
+    record, images = result.run.record, dict(result.run.record.dataset)
+    # The images' place and number may differ: their names decide which ones are compared.
     parts = [str(images.pop("kind", "?"))]
     split = images.pop("split", None)
     parts += [f"{key} {value}" for key, value in sorted(images.items())
               if key not in ("root", "labels", "n_images", "names")]  # fmt: skip
     if parts[0] == "digits":
         parts.append(f"split {split}")
-    weights = str(record["explainee"].get("sha256") or "?")[:12]
     return {
-        "the explainee": f"{record['explainee'].get('name')} (weights {weights})",
+        "the explainee": f"{record.explainee['name']} (weights {record.explainee['sha256'][:12]})",
         "the image set": ", ".join(parts),
-        "the class explained": result.run.explained_class,
-        "the input size": "x".join(map(str, record.get("input_size", "?"))),
+        "the class explained": result.run.record.explained_class,
+        "the input size": "x".join(map(str, record.input_size)),
     }
 
 
 def _common_images(results: list[Result], options: ReportOptions) -> tuple[list[str], int]:
-    """Names of the images that are compared, in the first run's order, and how many others some run has."""
+    """Return the names of the images to compare, in the first run's order, and the number of others."""
     sets = [set(result.images) for result in results]
     common, all_images = set.intersection(*sets), set.union(*sets)
     if common != all_images and not options.common_images:
@@ -188,22 +181,9 @@ def _positions(names: list[str], wanted: list[str]) -> np.ndarray:
 
 
 def _ordered_metrics(results: list[Result]) -> dict[str, bool | None]:
-    """Metrics of all results in the order of the result that has most."""
+    """Return the metrics of all results in the order of the result with most."""
     better = {}
     for result in sorted(results, key=lambda result: -len(result.better)):
         order = next(iter(result.measures.values()))
         better |= {name: result.better.get(name) for name in order if name not in better}
     return better
-
-
-def _gaps(results: list[Result], better: dict[str, bool | None]) -> list[str]:
-    """What results runs lack that others have, and the commands that make them."""
-    gaps = []
-    for result in results:
-        missing = [name for name in better if name not in next(iter(result.measures.values()))]
-        if missing:
-            command = f"python {EVALUATORS[result.protocol]} {progress.display_path(result.run.folder)}"
-            if result.protocol == PERTURBATION:
-                command += f" --fill {result.settings['fill']} --metrics {','.join(missing)}"
-            gaps.append(f"{result.run.name} lacks {', '.join(missing)}: '{command}' adds them")
-    return gaps

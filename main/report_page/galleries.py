@@ -16,8 +16,8 @@ from ltx.config import UserError
 from ltx.datasets.base import BadImageError, ImageSet
 from ltx.datasets.build import rebuild
 from ltx.datasets.classes import names_of_classes, short_name
+from ltx.datasets.pictures import is_within
 from ltx.main.common.figures import overlay
-from ltx.main.report_page.collect import safe_name
 from ltx.main.report_page.options import ReportOptions
 from ltx.main.report_page.rows import Comparison, Row
 from ltx.main.report_page.statistics import Statistics
@@ -34,11 +34,11 @@ _IMAGENET_CLASSES = 1000
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture within the page.
+    """A picture of the page.
 
     Attributes:
         source: data URI.
-        alt: what it shows.
+        alt: its description.
         caption: line below it.
     """
 
@@ -64,7 +64,7 @@ class Gallery:
 
 
 class GalleryMaker:
-    """Reads images and maps of a comparison and draws them.
+    """Galleries of a comparison's images and maps.
 
     Args:
         comparison: rows and images.
@@ -81,11 +81,11 @@ class GalleryMaker:
         self.places = {} if self.images is None else {name: i for i, name in enumerate(self.images.names)}
 
     def gallery(self, chosen: Sequence[int], metric: str | None, note: Callable[[int], str]) -> Gallery:
-        """A gallery of some images of the comparison.
+        """Return a gallery of some images of the comparison.
 
         Args:
             chosen: their positions.
-            metric: whose value stands below each map.
+            metric: its value is the caption of each map.
             note: further words beside an image.
         """
         rows = [self._row(i, metric, note(i)) for i in chosen]
@@ -93,7 +93,7 @@ class GalleryMaker:
 
     def _row(self, i: int, metric: str | None, note: str) -> GalleryRow:
         name = self.comparison.images[i]
-        size = tuple(self.rows[0].run.record["input_size"])
+        size = tuple(self.rows[0].run.record.input_size)
         pixels = None
         if name in self.places:
             try:
@@ -120,8 +120,8 @@ class GalleryMaker:
         label = int(self.comparison.classes[i])
         if label < 0:
             return ""
-        explainee = self.rows[0].run.record["explainee"]
-        name = explainee.get("name", "")
+        explainee = self.rows[0].run.record.explainee
+        name = explainee["name"]
         n_classes = 10 if name == "vit_digits" else _IMAGENET_CLASSES
         if name in config.ALIASES and not explainee.get("checkpoint") and label < n_classes:
             words = short_name(names_of_classes(name, n_classes)[label])
@@ -130,12 +130,12 @@ class GalleryMaker:
 
 
 def _image_set(row: Row, options: ReportOptions) -> ImageSet | None:
-    """The run's images, or None (with a warning) where they are no longer there."""
-    described = row.run.record["dataset"]
+    """Return the run's images, or None (with a warning) if they are no longer there."""
+    described = row.run.record.dataset
     if options.images_path is not None:
         described = described | {"root": str(options.images_path), "labels": None}
     try:
-        return rebuild(described, tuple(row.run.record["input_size"]))
+        return rebuild(described, tuple(row.run.record.input_size))
     except (UserError, KeyError, TypeError) as error:
         if options.images_path is not None:
             raise UserError(f"--images-path {options.images_path}: {error}") from error
@@ -144,7 +144,7 @@ def _image_set(row: Row, options: ReportOptions) -> ImageSet | None:
 
 
 def spread(n_images: int, wanted: int) -> list[int]:
-    """Positions of `wanted` images, evenly over the set, so that no one chose them."""
+    """Return positions of `wanted` images, evenly spread over the set."""
     wanted = min(wanted, n_images)
     return [i * n_images // wanted for i in range(wanted)]
 
@@ -152,13 +152,13 @@ def spread(n_images: int, wanted: int) -> list[int]:
 def most_different(
     reference: np.ndarray, rival: np.ndarray, higher_is_better: bool, wanted: int
 ) -> tuple[list[int], list[int]]:
-    """Images on which the reference is most ahead, and those on which the rival is, the clearest first.
+    """Return the images on which the reference is most ahead, and those on which the rival is.
 
     Args:
         reference: (N,) values, NaN where an image does not count.
         rival: (N,).
         higher_is_better: of the metric.
-        wanted: at most so many of each.
+        wanted: largest number of each.
     """
     gain = np.where(np.isfinite(reference) & np.isfinite(rival), reference - rival, 0.0)
     gain = gain if higher_is_better else -gain
@@ -169,11 +169,11 @@ def most_different(
 
 
 def sheets(comparison: Comparison) -> list[Picture]:
-    """The sheets that the segmentation evaluator wrote, one per row that has one."""
+    """Return the sheets that the segmentation evaluator wrote, one per row that has one."""
     found = []
     for row in comparison.rows:
         path = row.folder / f"{row.variant}.png"
-        if not safe_name(row.variant) or not path.is_file():
+        if not is_within(row.variant) or not path.is_file():
             log.warning("%s has no sheet %s.png", row.run.name, row.variant)
             continue
         try:

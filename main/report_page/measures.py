@@ -1,7 +1,7 @@
 """Metrics of one row of a table, from per-image values, for all images or for a bootstrap's resamples.
 
-A resample is a row of counts: how often each of the N images was drawn. Means weigh the values by them; AIC
-and SIC take the median curve of the resample, PA and mIoU its pixel totals, as the evaluators do of all.
+A resample is a row of counts: how often each of the N images was drawn. Means weight the values by them; AIC
+and SIC use the median curve of the resample, PA and mIoU its pixel totals, as the evaluators do.
 """
 
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ import numpy as np
 from ltx.main.perturbation_eval.information import N_POINTS, curve_of
 from ltx.main.perturbation_eval.metrics import InformationCurve, Metric, Summary
 
-# Where resampled information curves are read: every fifth place, which moves an area by under 0.1 points.
+# Every fifth place of resampled information curves, which moves an area by under 0.1 points.
 _PLACES = np.arange(0, N_POINTS + 1, 5)
 
 
@@ -27,13 +27,13 @@ class Measure(Protocol):
     per_image: np.ndarray
 
     def take(self, positions: np.ndarray) -> Self:
-        """The same of some of the images, in that order."""
+        """Return the same of some of the images, in that order."""
 
     def summary(self) -> Summary:
-        """The figure of the tables, as the evaluator computes it."""
+        """Return the figure of the tables, as the evaluator computes it."""
 
     def resampled(self, counts: np.ndarray) -> np.ndarray:
-        """The figure (B,) of each resample (B, N); NaN where none of its images counts."""
+        """Return the figure (B,) of each resample (B, N); NaN if none of its images counts."""
 
 
 @dataclass(frozen=True)
@@ -41,23 +41,26 @@ class PerturbationMeasure:
     """A perturbation metric.
 
     Attributes:
-        metric: adds up.
+        metric: the metric.
         per_image: (N,).
-        details: (N, K), where the metric has any.
+        details: (N, K), points of information curves.
+        whole: the evaluator's figure of all N images.
     """
 
     metric: Metric
     per_image: np.ndarray
     details: np.ndarray | None = None
+    whole: Summary | None = None
 
     def take(self, positions: np.ndarray) -> Self:
         """See `Measure`."""
         details = None if self.details is None else self.details[positions]
-        return replace(self, per_image=self.per_image[positions], details=details)
+        whole = self.whole if np.array_equal(np.sort(positions), np.arange(len(self.per_image))) else None
+        return replace(self, per_image=self.per_image[positions], details=details, whole=whole)
 
     def summary(self) -> Summary:
-        """See `Measure`."""
-        return self.metric.summarise(self.per_image, self.details)
+        """See `Measure`. Only all images together have a removal curve."""
+        return self.whole or self.metric.summarise(self.per_image, self.details)
 
     def resampled(self, counts: np.ndarray) -> np.ndarray:
         """See `Measure`."""
@@ -76,7 +79,7 @@ class SegmentationMeasure:
     """A segmentation metric.
 
     Attributes:
-        metric: of `segmentation_eval.metrics`; adds up columns.
+        metric: of `segmentation_eval.metrics`.
         columns: (N,) by name.
     """
 
@@ -115,7 +118,7 @@ class SegmentationMeasure:
 
 
 def weighted_mean(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Means (B,) of values (N,) under counts (B, N); NaN values do not count."""
+    """Return means (B,) of values (N,) under counts (B, N); NaN values do not count."""
     counted, counts = np.isfinite(values), counts.astype(np.float64)
     total = counts @ counted.astype(np.float64)
     sums = counts @ np.where(counted, values, 0.0)
@@ -123,7 +126,7 @@ def weighted_mean(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 
 def weighted_medians(curves: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Medians (B, K) of curves (N, K), each curve drawn as often as counts (B, N) say; NaN where none is."""
+    """Return medians (B, K) of curves (N, K) under counts (B, N); NaN if none is drawn."""
     n = counts.sum(axis=1)
     # Of an even number of draws the median lies halfway between the two in the middle.
     lower, upper = (n + 1) // 2, n // 2 + 1

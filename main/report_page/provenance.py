@@ -1,4 +1,4 @@
-"""What made the compared results: commands, versions, commits, seeds, images and models of every run."""
+"""Provenance of results: command, versions, commit, seed, images and models of every run."""
 
 import shlex
 from collections.abc import Mapping
@@ -11,12 +11,12 @@ from ltx.main.runs.skipped import NOT_FINITE_FILE, SKIPPED_FILE, counts, read_li
 
 @dataclass(frozen=True)
 class Provenance:
-    """One run, in words.
+    """Facts of one run, as text.
 
     Attributes:
         name: of the run.
-        folder: where it lies.
-        command: what made the masks.
+        folder: its path.
+        command: the command that made the masks.
         facts: further facts by name.
         skipped: images that the run left out, with the reason.
     """
@@ -29,28 +29,25 @@ class Provenance:
 
 
 def provenance_of(run: Run, results: list[Result]) -> Provenance:
-    """What run.json and the summaries say of a run."""
+    """Return what run.json and the summaries record of a run."""
     record = run.record
-    versions = record.get("versions", {})
-    options = record["options"]
-    explainer = record.get("explainer") or {}
     facts = {
-        "commit": versions.get("commit", "unknown"),
-        "seed": str(options.get("seed", "unknown")),
-        "created": record.get("created", "unknown"),
+        "commit": record.versions.get("commit", "unknown"),
+        "seed": str(record.options.get("seed", "unknown")),
+        "created": record.created,
         "images left out": str(counts(run.folder)["skipped"]),
-        "images": f"{record.get('n_images', len(run.names))} of {_pairs(record['dataset'])}",
-        "list of images (SHA-256)": record.get("identity", {}).get("images", "unknown"),
-        "explainee": _pairs(record["explainee"]),
-        "explainer": _pairs(explainer) or "none",
-        "class explained": run.explained_class,
-        "class that scores": record["score_class"],
-        "methods": _pairs(record["methods"]) if record.get("methods") else record.get("method", "unknown"),
+        "images": f"{record.n_images} of {_pairs(record.dataset)}",
+        "list of images (SHA-256)": record.identity.get("images", "unknown"),
+        "explainee": _pairs(record.explainee),
+        "explainer": _pairs(record.explainer or {}) or "none",
+        "class explained": record.explained_class,
+        "class that scores": record.score_class,
+        "methods": _pairs(record.methods) or record.method,
         "results": "; ".join(f"{result.folder.name} ({_pairs(result.settings)})" for result in results),
-        "versions": _pairs({key: value for key, value in versions.items() if key != "commit"}),
-        "all options": _pairs(options),
+        "versions": _pairs({key: value for key, value in record.versions.items() if key != "commit"}),
+        "all options": _pairs(record.options),
     }
-    command = shlex.join(["python", *record.get("command", ["(not recorded)"])])
+    command = shlex.join(["python", *record.command])
     return Provenance(run.name, str(run.folder), command, facts, _skipped(run, results))
 
 
@@ -59,7 +56,7 @@ def _pairs(values: Mapping[str, Any]) -> str:
 
 
 def _skipped(run: Run, results: list[Result]) -> list[str]:
-    """Images that a run or its evaluations left out, with reasons; of very many the first."""
+    """Return the images that a run or its evaluations left out, with reasons."""
     found = read_list(run.folder / NOT_FINITE_FILE)
     for folder in (run.folder, *(result.folder for result in results)):
         found |= read_list(folder / SKIPPED_FILE)

@@ -1,4 +1,4 @@
-"""From run folders to the page and the tables beside it."""
+"""The report: the page and the tables beside it, from run folders."""
 
 from pathlib import Path
 
@@ -9,13 +9,12 @@ from ltx.main.report_page.markup import latex, markdown
 from ltx.main.report_page.options import ReportOptions
 from ltx.main.report_page.page import render
 from ltx.main.report_page.provenance import provenance_of
-from ltx.main.report_page.sections import Section, make_section
-from ltx.main.report_page.tables import verdict_table
+from ltx.main.report_page.sections import make_section
 from ltx.models.files import replace_file
 
 
 def make_report(options: ReportOptions) -> dict[str, dict[str, float]]:
-    """Writes `options.output` and, beside it, the tables as .md and .tex.
+    """Write `options.output` and, beside it, the tables as .md and .tex.
 
     Returns:
         Every figure by row and metric.
@@ -34,7 +33,6 @@ def make_report(options: ReportOptions) -> dict[str, dict[str, float]]:
             section, means = make_section(comparisons, options, galleries=not sections)
             sections.append(section)
             figures |= {label: figures.get(label, {}) | row for label, row in means.items()}
-    _add_verdicts(sections)
     title = options.title or f"Saliency maps of {_explainees(flat)}"
     tables = [table for section in sections for table in section.tables]
     lead = [sentence for section in sections for sentence in section.lead]
@@ -50,26 +48,12 @@ def make_report(options: ReportOptions) -> dict[str, dict[str, float]]:
     return figures
 
 
-def _add_verdicts(sections: list[Section]) -> None:
-    """Adds the table that counts the metrics of all protocols that have the first one's reference."""
-    together = [section for section in sections if section.reference == sections[0].reference]
-    labels = dict.fromkeys(label for section in together for label in section.verdicts)
-    verdicts = {
-        label: {name: v for section in together for name, v in section.verdicts.get(label, {}).items()}
-        for label in labels
-    }
-    table = verdict_table(sections[0].reference, verdicts)
-    if table is not None and table.rows:
-        sections[0].tables.insert(2, table)
-
-
 def _explainees(results: list[Result]) -> str:
-    names = dict.fromkeys(str(result.run.record["explainee"].get("name")) for result in results)
-    return ", ".join(names)
+    return ", ".join(dict.fromkeys(result.run.record.explainee["name"] for result in results))
 
 
 def _check(options: ReportOptions) -> None:
-    """Raises `UserError` where a number or the output's name is wrong, before anything is read."""
+    """Raise `UserError` if a number or the output's name is wrong, before anything is read."""
     if options.output.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"--output {options.output}: wanted the name of a page, ending in .html")
     if options.output.is_dir():

@@ -1,4 +1,4 @@
-"""The rows of a comparison: methods with their labels, and how to find one."""
+"""Rows of a comparison: methods with their labels."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -23,9 +23,9 @@ class Row:
     Attributes:
         label: unique within the comparison.
         variant: name in the mask files.
-        run: whose maps.
+        run: the run that made the maps.
         positions: (N,) of each image of the comparison in the run.
-        candidates: how many maps it was chosen from.
+        candidates: number of maps that it was chosen from.
         measures: by metric.
         folder: results folder, for the sheets of segmentation.
     """
@@ -40,17 +40,12 @@ class Row:
 
     @property
     def randomised(self) -> bool:
-        """Made for a model with random weights."""
+        """True for a model with random weights."""
         return self.variant.endswith(RANDOMISED)
 
     @property
-    def method(self) -> str:
-        """What made the maps: `ltx` for all of LTX's variants, else the variant's own name."""
-        return "ltx" if self.run.record.get("method") in ("ltx", "pltx") else self.variant
-
-    @property
     def oracle(self) -> bool:
-        """The true object masks: a bound, no method."""
+        """True for the true object masks: a bound, not a method."""
         return self.variant == "oracle"
 
 
@@ -67,7 +62,6 @@ class Comparison:
         classes: (N,) class scored, -1 for segmentation.
         better: `higher_is_better` by metric, in the order of the columns.
         rows: the methods.
-        gaps: what results runs lack that others have, and the commands that make them.
     """
 
     protocol: str
@@ -78,15 +72,14 @@ class Comparison:
     classes: np.ndarray
     better: dict[str, bool | None]
     rows: list[Row]
-    gaps: list[str]
 
     def row(self, label: str) -> Row:
-        """The row of that label."""
+        """Return the row of a label."""
         return next(row for row in self.rows if row.label == label)
 
 
 def in_order(variants: Sequence[str]) -> list[str]:
-    """LTX's variants in the order of their making, others as they are stored."""
+    """Return LTX's variants in the order of their making, then others as they are stored."""
 
     def place(variant: str) -> int:
         name = variant.removesuffix(RANDOMISED)
@@ -96,10 +89,10 @@ def in_order(variants: Sequence[str]) -> list[str]:
 
 
 def labelled(rows: list[Row]) -> list[Row]:
-    """Rows with unique labels: the variant's name, behind its run's where one was given or is needed.
+    """Return rows with unique labels: the variant's name, after its run's if one was given or is needed.
 
     Raises:
-        UserError: two rows have the same label all the same.
+        UserError: two rows still have the same label.
     """
     per_run, variants = defaultdict(int), defaultdict(int)
     for row in rows:
@@ -124,10 +117,10 @@ def labelled(rows: list[Row]) -> list[Row]:
 
 
 def reference_of(comparison: Comparison, wanted: str | None) -> Row:
-    """The row that others are compared with: `wanted`, else `last`, else `pltx`, else the first.
+    """Return the row that others are compared with: `wanted`, else `last`, else `pltx`, else the first.
 
     Raises:
-        UserError: there is no such row, or there are several.
+        UserError: there is no such row, or several.
     """
     rows = [row for row in comparison.rows if not row.randomised]
     if not rows:
@@ -142,10 +135,10 @@ def reference_of(comparison: Comparison, wanted: str | None) -> Row:
 
 
 def find_row(rows: Sequence[Row], wanted: str, flag: str) -> Row:
-    """The row of a label, or of a variant's name that only one row has.
+    """Return the row of a label, or of a variant's name that only one row has.
 
     Raises:
-        UserError: there is no such row, or there are several.
+        UserError: there is no such row, or several.
     """
     found = [row for row in rows if row.label == wanted] or [row for row in rows if row.variant == wanted]
     if len(found) == 1:
@@ -155,7 +148,7 @@ def find_row(rows: Sequence[Row], wanted: str, flag: str) -> Row:
 
 
 def true_row(comparison: Comparison, row: Row) -> Row | None:
-    """The row of the true model that a randomised one belongs to: by its label, else by its variant."""
+    """Return the true model's row of a randomised one: by its label, else by its variant."""
     label, variant = row.label.removesuffix(RANDOMISED), row.variant.removesuffix(RANDOMISED)
     by_label = [other for other in comparison.rows if other.label == label]
     found = by_label or [other for other in comparison.rows if other.variant == variant]

@@ -9,11 +9,11 @@ from ltx.main.report_page.figures import curve_panels, line_styles, scatter_pane
 from ltx.main.report_page.galleries import Gallery, GalleryMaker, Picture, most_different, sheets, spread
 from ltx.main.report_page.options import ReportOptions
 from ltx.main.report_page.rows import Comparison, Row, find_row, reference_of
-from ltx.main.report_page.statistics import Statistics, analyse, strongest_rival
+from ltx.main.report_page.statistics import Statistics, analyse
 from ltx.main.report_page.tables import Table, difference_table, sanity_table, score_table
 
 _FEW_IMAGES = 30
-# Metrics by which images differ most unless one is named: fine-grained ones first, POS moves in steps of 5.
+# Default metrics of the pictures: fine-grained ones first, POS moves in steps of 5.
 _DIFFER_BY = ("DEL", "mF1", "POS")
 _TITLES = {"perturbation": "Perturbation", "segmentation": "Segmentation"}
 
@@ -27,7 +27,6 @@ class Section:
         title: heading.
         lead: sentences under it.
         tables: scores, differences, ...
-        verdicts: of the reference, by label of the other row and by metric.
         legend: line of each row in the curves, (label, style).
         curves, scatter: (metric, SVG).
         reference, rival: labels of the rows that the scatter compares.
@@ -41,7 +40,6 @@ class Section:
     title: str
     lead: list[str]
     tables: list[Table]
-    verdicts: dict[str, dict[str, str]] = field(default_factory=dict)
     legend: list[tuple[str, dict]] = field(default_factory=list)
     curves: list[tuple[str, str]] = field(default_factory=list)
     scatter: list[tuple[str, str]] = field(default_factory=list)
@@ -56,18 +54,18 @@ class Section:
 def make_section(
     comparisons: Sequence[Comparison], options: ReportOptions, galleries: bool
 ) -> tuple[Section, dict[str, dict[str, float]]]:
-    """The section of a protocol.
+    """Return the section of a protocol.
 
     Args:
         comparisons: the main one, then those with other fills.
         options: reference, rival, resamples, pictures.
-        galleries: whether to show maps.
+        galleries: show maps.
 
     Returns:
         The section, and every figure of the main comparison by row and metric.
 
     Raises:
-        UserError: no such reference, rival or metric; maps that are no longer there.
+        UserError: unknown reference, rival or metric; maps that are no longer there.
     """
     main, protocol = comparisons[0], comparisons[0].protocol
     reference = reference_of(main, options.reference)
@@ -80,11 +78,6 @@ def make_section(
     tables += [sanity] if sanity else []
     tables += [_other_fill(other, options) for other in comparisons[1:]]
     section = Section(protocol, title, _lead(main, statistics), [table for table in tables if table.rows])
-    section.verdicts = {
-        row.label: {name: found.verdict for name, found in statistics.differences[row.label].items()}
-        for row in main.rows
-        if row.label != reference.label and not row.randomised and not row.oracle
-    }
     _add_figures(section, main, statistics, options)
     if galleries:
         _add_galleries(section, main, statistics, options)
@@ -115,7 +108,7 @@ def _lead(comparison: Comparison, statistics: Statistics) -> list[str]:
     scored = "scored" if comparison.protocol == PERTURBATION else "explained"
     fill = "" if comparison.fill is None else f" What is removed is filled: {comparison.fill}."
     lead = [
-        f"{n} images, the same for every row. Explainee: {row.run.record['explainee'].get('name')}. "
+        f"{n} images, the same for every row. Explainee: {row.run.record.explainee['name']}. "
         f"Class {scored}: {comparison.scored_class}.{fill} "
         "Small figures are 95% bootstrap intervals over the images "
         f"({statistics.n_resamples} resamples, seed {statistics.seed}, percentiles)."
@@ -126,7 +119,7 @@ def _lead(comparison: Comparison, statistics: Statistics) -> list[str]:
         )
     if n < _FEW_IMAGES:
         lead.append(f"{n} images are few: such intervals are rough.")
-    return lead + [f"{gap}." for gap in comparison.gaps]
+    return lead
 
 
 def _add_figures(
@@ -144,9 +137,12 @@ def _add_figures(
 
 
 def _rival(comparison: Comparison, statistics: Statistics, options: ReportOptions) -> Row | None:
-    if options.rival is None:
-        return strongest_rival(comparison, statistics)
-    return find_row(comparison.rows, options.rival, "--rival")
+    """Return the row of `--rival`, by default the first of another run, or else of the same."""
+    if options.rival is not None:
+        return find_row(comparison.rows, options.rival, "--rival")
+    reference = comparison.row(statistics.reference)
+    rows = [row for row in comparison.rows if row is not reference and not row.randomised and not row.oracle]
+    return min(rows, key=lambda row: row.run is reference.run, default=None)
 
 
 def _add_galleries(
@@ -171,7 +167,7 @@ def _add_galleries(
 
 
 def _metric(comparison: Comparison, options: ReportOptions) -> str | None:
-    """The metric by which images differ."""
+    """Return the metric that images are compared by."""
     ranking = [name for name, higher in comparison.better.items() if higher is not None]
     if options.differ_by is not None and options.differ_by not in ranking:
         raise UserError(

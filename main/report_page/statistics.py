@@ -1,14 +1,12 @@
-"""Bootstrap over images: 95% intervals of every figure, and of its difference to a reference row.
+"""Bootstrap over images: 95% intervals of every figure, and of its difference from a reference row.
 
-The same resamples serve every row and metric, so differences are paired: an image that is drawn is drawn for
-both rows. Intervals are percentiles (Efron 1979) of whole recomputed figures, median curves and pixel totals
-included.
+All rows and metrics share the resamples, so differences are paired. Intervals are percentiles (Efron 1979)
+of whole recomputed figures, median curves and pixel totals included.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import rankdata
 
 from ltx.main.common.progress import inner_bar
 from ltx.main.perturbation_eval.metrics import Summary
@@ -27,7 +25,7 @@ class Difference:
     Attributes:
         value: positive where the reference is better, whichever direction the metric has.
         low, high: its interval; None with fewer than two images.
-        verdict: `ahead`, `level` or `behind`: whether the interval excludes zero; of the reference.
+        verdict: `ahead` or `behind` if the interval excludes zero, else `level`; of the reference.
     """
 
     value: float
@@ -47,7 +45,7 @@ class Statistics:
         losses: of the true model's maps to those of a randomised one, by its label.
         reference: label of the reference.
         n_resamples: resamples drawn.
-        seed: what they were drawn from.
+        seed: of the resamples.
     """
 
     figures: dict[str, dict[str, Summary]]
@@ -58,14 +56,9 @@ class Statistics:
     n_resamples: int
     seed: int
 
-    def verdicts(self, label: str) -> dict[str, int]:
-        """On how many metrics the reference is ahead of, level with, or behind a row."""
-        found = [difference.verdict for difference in self.differences[label].values()]
-        return {verdict: found.count(verdict) for verdict in (AHEAD, SAME, BEHIND)}
-
 
 def draw_counts(n_images: int, n_resamples: int, seed: int) -> np.ndarray:
-    """How often each image is drawn, int (B, N), with replacement."""
+    """Return how often each image is drawn, int (B, N), with replacement."""
     drawn = np.random.default_rng(seed).integers(0, n_images, (n_resamples, n_images))
     offsets = np.arange(n_resamples)[:, None] * n_images
     flat = np.bincount((drawn + offsets).ravel(), minlength=n_resamples * n_images)
@@ -73,7 +66,7 @@ def draw_counts(n_images: int, n_resamples: int, seed: int) -> np.ndarray:
 
 
 def analyse(comparison: Comparison, reference: Row, n_resamples: int, seed: int) -> Statistics:
-    """Figures, intervals and differences of a comparison."""
+    """Return figures, intervals and differences of a comparison."""
     counts = draw_counts(len(comparison.images), n_resamples, seed)
     figures, draws = {}, {}
     for row in inner_bar(comparison.rows, desc=f"bootstrap, {comparison.protocol}", unit="row"):
@@ -117,27 +110,7 @@ def _differences(comparison: Comparison, figures, draws, reference: str, label: 
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:
-    """Percentile interval of resampled figures (B,); those of which no image counts are left out."""
+    """Return the percentile interval of resampled figures (B,), without those that no image counts for."""
     tail = 50 * (1 - LEVEL)
     low, high = np.nanpercentile(values, [tail, 100 - tail])
     return float(low), float(high)
-
-
-def strongest_rival(comparison: Comparison, statistics: Statistics) -> Row | None:
-    """The row of the best mean rank over the metrics that the reference and all rivals have.
-
-    Rivals are other methods, where there are any, else other runs, else other rows; maps of a randomised
-    model and the true object masks are none.
-    """
-    reference = comparison.row(statistics.reference)
-    rows = [row for row in comparison.rows if row is not reference and not row.randomised and not row.oracle]
-    rows = [row for row in rows if row.run is not reference.run] or rows
-    rows = [row for row in rows if row.method != reference.method] or rows
-    if not rows:
-        return None
-    ranks = np.zeros(len(rows))
-    for name, higher in comparison.better.items():
-        means = [statistics.figures[row.label][name].mean if name in row.measures else None for row in rows]
-        if higher is not None and None not in means:
-            ranks += rankdata(np.array(means) * (-1 if higher else 1))
-    return rows[int(np.argmin(ranks))]

@@ -1,4 +1,4 @@
-"""Tables of a comparison, as plain data that HTML, Markdown and LaTeX are made from."""
+"""Tables of a comparison, as plain data for HTML, Markdown and LaTeX."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -11,8 +11,6 @@ from ltx.main.report_page.statistics import AHEAD, BEHIND, SAME, Statistics
 from ltx.main.runs.tables import arrow
 
 NOTHING = "–"
-# The metrics that say whether one method is ahead of another, all protocols together.
-COUNTED = ("POS", "NEG", "INS", "DEL", "ADP", "PIC", "AIC", "SIC", "mIoU")
 MARKS = {AHEAD: "▲", SAME: "·", BEHIND: "▼"}
 
 
@@ -21,9 +19,9 @@ class Cell:
     """One cell.
 
     Attributes:
-        text: what stands in it.
-        value: what it is sorted by; None sorts last.
-        small: smaller text below, an interval.
+        text: content.
+        value: sort key; None sorts last.
+        small: smaller text below the content, an interval.
         emphasis: `best` of its column, `best-single` of the rows with one map tried, or nothing.
         mark: `ahead`, `level`, `behind`, `reference` or nothing.
     """
@@ -37,7 +35,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """Heading of a column: its name, the better direction and what it means."""
+    """Heading of a column: its name, the better direction and an explanation."""
 
     name: str
     arrow: str = ""
@@ -56,12 +54,12 @@ class Table:
 
 
 def number(value: float | None) -> str:
-    """Two decimals."""
+    """Return a number with two decimals."""
     return NOTHING if value is None else f"{value:.2f}"
 
 
 def signed(value: float) -> str:
-    """Two decimals with a sign, but for zero."""
+    """Return a number with two decimals and a sign, except for zero."""
     text = f"{value:+.2f}"
     return "0.00" if float(text) == 0 else text
 
@@ -73,7 +71,7 @@ def _columns(better: dict[str, bool | None]) -> list[Column]:
 def score_table(
     key: str, title: str, comparison: Comparison, statistics: Statistics, rows: Sequence[Row] | None = None
 ) -> Table:
-    """All rows by all metrics, the best in bold, with intervals and the number of maps tried."""
+    """Return all rows by all metrics, the best in bold, with intervals and the number of maps tried."""
     rows = [row for row in comparison.rows if not row.randomised] if rows is None else rows
     ranked = [row for row in rows if not row.oracle and not row.randomised]
     best = _best(ranked, comparison, statistics)
@@ -92,7 +90,7 @@ def score_table(
         made.append(cells)
     head = [
         Column("method"),
-        Column("maps tried", "", "how many maps of each image this one was chosen from"),
+        Column("maps tried", "", "number of maps of each image that this one was chosen from"),
     ]
     return Table(key, title, head + _columns(comparison.better), made, _notes(comparison, rows))
 
@@ -111,7 +109,7 @@ def _score(statistics: Statistics, row: Row, name: str) -> Cell:
 
 
 def _best(rows: Sequence[Row], comparison: Comparison, statistics: Statistics) -> dict[str, str]:
-    """Text of the best figure of each metric that ranks, unless all read alike; ties are all best."""
+    """Return the text of the best figure of each metric that ranks, unless all are equal."""
     found = {}
     for name, higher in comparison.better.items():
         figures = [statistics.figures[row.label].get(name) for row in rows]
@@ -131,23 +129,20 @@ def _notes(comparison: Comparison, rows: Sequence[Row]) -> list[str]:
         )
     if any(row.oracle for row in rows):
         notes.append("oracle is the true object mask, no method; it is never bold.")
-    stopped = [row.label for row in rows if row.run.record["options"].get("early_stop")]
+    stopped = [row.label for row in rows if row.run.record.early_stop]
     if stopped:
         notes.append(f"Stopped early, as released: {', '.join(stopped)}.")
     return notes
 
 
 def difference_table(key: str, comparison: Comparison, statistics: Statistics) -> Table:
-    """How much better the reference is than every other row, with intervals and verdicts."""
+    """Return how much better the reference is than every other row, with intervals."""
     better = {name: higher for name, higher in comparison.better.items() if higher is not None}
     made = []
     for row in comparison.rows:
         if row.label == statistics.reference or row.randomised:
             continue
-        tally = statistics.verdicts(row.label)
-        cells = [Cell(row.label)] + [
-            Cell(str(tally[verdict]), tally[verdict]) for verdict in (AHEAD, SAME, BEHIND)
-        ]
+        cells = [Cell(row.label)]
         for name in better:
             difference = statistics.differences[row.label].get(name)
             if difference is None:
@@ -159,7 +154,7 @@ def difference_table(key: str, comparison: Comparison, statistics: Statistics) -
     return Table(
         key,
         f"How much better {statistics.reference} is than each other row",
-        [Column(f"{statistics.reference} against"), *_tally(), *_columns(better)],
+        [Column(f"{statistics.reference} against"), *_columns(better)],
         made,
         [
             "Positive: the reference is better, whichever direction the metric has. ▲ ahead and ▼ behind: "
@@ -169,50 +164,8 @@ def difference_table(key: str, comparison: Comparison, statistics: Statistics) -
     )
 
 
-def verdict_table(
-    reference: str, verdicts: dict[str, dict[str, str]], counted: Sequence[str] = COUNTED
-) -> Table | None:
-    """On how many of the metrics that a method is judged by the reference is ahead of every other row.
-
-    Args:
-        reference: label of the reference.
-        verdicts: of the reference, by label of the other row and by metric, all protocols together.
-        counted: the metrics that count.
-
-    Returns:
-        The table; None where fewer than two of those metrics were measured.
-    """
-    measured = [name for name in counted if any(name in row for row in verdicts.values())]
-    if len(measured) < 2:
-        return None
-    made = []
-    for label, row in verdicts.items():
-        names = {verdict: [name for name in measured if row.get(name) == verdict] for verdict in MARKS}
-        if any(names.values()):
-            missing = [name for name in counted if name not in row]
-            lists = [Cell(", ".join(names[verdict]) or NOTHING) for verdict in (SAME, BEHIND)]
-            tally = [Cell(str(len(names[verdict])), len(names[verdict])) for verdict in MARKS]
-            made.append([Cell(label), *tally, *lists, Cell(", ".join(missing) or NOTHING)])
-    return Table(
-        "verdicts",
-        f"On how many of {', '.join(counted)} {reference} is ahead",
-        [Column(f"{reference} against"), *_tally(), Column("level on"), Column("behind on"),
-         Column("not measured", "", "metrics that one of the two rows lacks")],
-        made,
-        ["Ahead and behind: the paired 95% interval of the difference excludes zero, as in the tables that "
-         "give it."],
-    )  # fmt: skip
-
-
-def _tally() -> list[Column]:
-    return [
-        Column(verdict, mark, f"metrics on which the reference is {verdict}")
-        for verdict, mark in MARKS.items()
-    ]
-
-
 def sanity_table(comparison: Comparison, statistics: Statistics) -> Table | None:
-    """Rows of models with random weights under those of the true model; None where there are none."""
+    """Return rows of models with random weights below those of the true model; None if there are none."""
     made, unchanged = [], []
     for row in comparison.rows:
         if not row.randomised:
@@ -236,7 +189,7 @@ def sanity_table(comparison: Comparison, statistics: Statistics) -> Table | None
     ]
     if unchanged:
         notes.append(
-            f"Not changed at all: {', '.join(unchanged)}. These maps do not ask the explainee; pLTX asks its "
+            f"Not changed at all: {', '.join(unchanged)}. These maps do not use the explainee; pLTX uses its "
             "explainer alone."
         )
     return Table(
@@ -249,7 +202,7 @@ def sanity_table(comparison: Comparison, statistics: Statistics) -> Table | None
 
 
 def _equal(one: Row, other: Row) -> bool:
-    """Whether two rows have the same values on every image."""
+    """Return True if two rows have the same values on every image."""
     return all(
         name in other.measures and np.array_equal(m.per_image, other.measures[name].per_image, equal_nan=True)
         for name, m in one.measures.items()

@@ -63,7 +63,7 @@ def stamps(folder: Path, patterns: tuple[str, ...]) -> dict[str, Stamp]:
         for path in folder.glob(pattern):
             try:
                 status = path.stat()
-            except FileNotFoundError:  # removed meanwhile, as pieces are
+            except FileNotFoundError:  # removed meanwhile
                 continue
             if not is_temporary(path):
                 found[str(path.relative_to(folder))] = (status.st_ino, status.st_mtime_ns, status.st_size)

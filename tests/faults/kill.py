@@ -79,7 +79,7 @@ STAGES = {
     "evaluation": Stage(
         "perturbation_eval/run_perturbation_eval.py",
         ["--num-workers", "1", "--device", "cpu", "--batch-size", "16"],
-        (_SCORES, "results/*/parts/*/*.npz"), 1, scores=True,
+        (_SCORES,), 16, scores=True,
     ),
     "baselines": Stage(
         "baselines/run_baselines.py",

@@ -38,3 +38,17 @@ def test_finds_the_pixels_that_decide(linear_explainee, options):
     options = type(options)(method="", rise_masks=500, rise_grid=4)
     maps = rise(explainee, Batch(torch.ones(1, 3, 32, 32), torch.tensor([0]), ["a"]), options)[0]
     assert maps[:8, :8].mean() > maps[12:, 12:].mean() * 1.05
+
+
+def test_independent_labels_weight_masks_by_the_sigmoid(linear_explainee, options):
+    """Of one logit the softmax is 1 everywhere, and of two equal ones 1/2."""
+    weight = torch.zeros(1, 32, 32)
+    weight[0, :8, :8] = 0.02
+    explainee = linear_explainee(weight)
+    explainee.mean, explainee.multi_label = torch.zeros(1, 3, 1, 1), True
+    options = type(options)(method="", rise_masks=50, rise_grid=4)
+    found = rise(explainee, Batch(torch.ones(1, 3, 32, 32), torch.tensor([0]), ["a"]), options)[0]
+    masks = torch.cat(list(random_masks(50, 4, (32, 32), options.seed)))
+    probability = explainee(masks[:, None].expand(-1, 3, -1, -1)).sigmoid()[:, 0]
+    torch.testing.assert_close(found, torch.einsum("n,nhw->hw", probability, masks) / (0.5 * 50))
+    assert 0.5 < probability.min() < probability.max() < 1

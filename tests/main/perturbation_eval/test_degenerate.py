@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from ltx.main.perturbation_eval import information
 from ltx.main.perturbation_eval.map_view import ImageBatch, MapView
-from ltx.main.perturbation_eval.metrics import METRICS, choose_metrics
+from ltx.main.perturbation_eval.metrics import METRICS, InformationCurve, choose_metrics
 from ltx.main.segmentation_eval.metrics import void_policies
 
 SIZE = (16, 16)
@@ -31,10 +32,38 @@ def view(linear_explainee):
 def test_a_constant_map_has_a_value(view, metric, value):
     values = metric.per_image(view(value, bias=(9.0, 0.0, 0.0)))
     assert values.shape == (2,)
-    assert torch.isfinite(values.double()).all() or metric.name in ("AIC", "SIC")
+    assert torch.isfinite(values.double()).all() or isinstance(metric, InformationCurve)
     expected = {"mask_area": 100 * value, "gini": 0.0}.get(metric.name)
     if expected is not None:
         assert values.tolist() == pytest.approx([expected] * 2, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", ["AIC", "SIC"])
+@pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
+def test_information_curves_of_a_constant_map(linear_explainee, name, value):
+    """It puts all pixels back at the first threshold, so the area is that under (x, 1) from there to (1, 1).
+
+    The logit of class 0 is 8 for the image and -8 for its most blurred version.
+    """
+    image = torch.randint(0, 256, (1, 3, *SIZE), generator=torch.Generator().manual_seed(0)) / 255
+    pixels = (image[0] * 255).round().byte().permute(1, 2, 0).numpy()
+    blurred = torch.from_numpy(information._blurred(pixels, information.seed_mask(SIZE, "a")) / 255)
+    difference = image[0].double() - blurred.permute(2, 0, 1)
+    weight = 16 * difference / difference.square().sum()
+    bias = 8 - (weight * image[0]).sum()
+    explainee = linear_explainee(torch.stack([weight, 0 * weight]), torch.stack([bias, 0 * bias]))
+    batch = ImageBatch(explainee, image.double(), torch.tensor([0]), names=["a"])
+    maps = torch.full((1, *SIZE), value)
+    metric = choose_metrics(name)[0]
+    assert metric.per_image(MapView(batch, maps, maps)).tolist() == pytest.approx([50], abs=0.1)
+    assert metric.detail(MapView(batch, maps, maps)).tolist() == [[1.0] * 26]
+
+
+def test_images_that_are_as_sure_when_blurred_have_no_information_curve(view):
+    for name in ("AIC", "SIC"):
+        metric, one = choose_metrics(name)[0], view(0.5, bias=(99.0, 0.0, 0.0))
+        assert torch.isnan(metric.per_image(one)).all()
+        assert metric.summarise(metric.per_image(one).numpy(), metric.detail(one).numpy()).n == 0
 
 
 def test_a_constant_map_removes_pixels_in_the_order_of_their_index(view):

@@ -16,10 +16,10 @@ from ltx.main.report_page.options import ReportOptions
 from ltx.main.report_page.report_run import make_report
 from ltx.main.runs import evaluation
 from ltx.main.runs.mask_files import MaskUnit, unit_path, write_unit
-from ltx.main.runs.run_folder import open_run
+from ltx.main.runs.run_folder import open_run, read_mask_run
 from ltx.main.seg_classification.options import FinetuneOptions
 from ltx.main.segmentation_eval import evaluator as segmentation
-from ltx.main.segmentation_eval.metrics import readings
+from ltx.main.segmentation_eval.metrics import void_policies
 from ltx.main.segmentation_eval.options import SegmentationOptions
 
 SIZE = (16, 16)
@@ -67,10 +67,11 @@ def write_run(
         "candidates": {"last": 1, "best_pos": 25},
     } | (record or {})
     settings = FinetuneOptions(explainee_model_name="vit_digits", **options)
-    run = open_run(folder, settings, {"images": f"{first}+{n_images}", "variants": list(variants)}, record)
+    open_run(folder, settings, {"images": f"{first}+{n_images}", "variants": list(variants)}, record)
     names = [str(index) for index in range(first, first + n_images)]
     lines = ["index,image,label", *(f"{i},{name},{int(name) % 10}" for i, name in enumerate(names))]
     (folder / "manifest.csv").write_text("\n".join(lines) + "\n")
+    run = read_mask_run(folder)
     index, classes = np.arange(n_images), np.array([int(name) % 10 for name in names])
     rng = np.random.default_rng(seed)
     maps = {variant: rng.random((n_images, *SIZE), dtype=np.float32) for variant in variants}
@@ -100,14 +101,20 @@ def _write_perturbation(folder, run, variants, index, classes, rng, metrics, fil
             points[:, ::5] = np.nan  # images that do not count
             part["values"][:, ::5, m] = np.nan
             part[f"detail_{metric.name}"] = points
-    target = perturbation._results_folder(options, run["score_class"], chosen)
-    evaluation.write_part(evaluation.part_path(target, unit_path(folder, range(n))), part)
-    perturbation._add_up(target, options, run, run["score_class"], chosen, [part])
+    target = perturbation._results_folder(options, run.score_class, chosen)
+    write_parts(target, unit_path(folder, range(n)), part)
+    perturbation._add_up(target, options, run, run.score_class, chosen, part)
+
+
+def write_parts(target, file, part):
+    """The scores of the one mask file of a run, as the evaluators leave them."""
+    (path,) = evaluation.parts_of(target, file)
+    evaluation.write_part(path, part)
 
 
 def _write_segmentation(folder, run, variants, index, rng, images):
-    read_as = readings(has_void=False)
-    columns = [column for reading in read_as for column in reading.columns]
+    policies = void_policies(has_void=False)
+    columns = [column for policy in policies for column in policy.columns]
     values = np.where(
         [column in ("TP", "FP", "FN", "TN") for column in columns],
         rng.integers(1, 100, (len(variants), len(index), len(columns))),
@@ -121,9 +128,10 @@ def _write_segmentation(folder, run, variants, index, rng, images):
     }
     options = SegmentationOptions(run_folder=folder)
     target = segmentation._results_folder(options, run, images)
-    evaluation.write_part(evaluation.part_path(target, unit_path(folder, range(len(index)))), part)
+    write_parts(target, unit_path(folder, range(len(index))), part)
     chosen = list(range(int(images.names[0]), len(images)))
-    segmentation._add_up(target, options, run, images, chosen, read_as, [part])
+    segmentation._add_up(target, options, run, images.has_void, policies, part)
+    segmentation._write_sheets(target, options, images, chosen, policies, part)
 
 
 @pytest.fixture

@@ -1,6 +1,8 @@
 """Which runs may stand in one table, which images are compared, and what rows are called."""
 
+import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -60,10 +62,13 @@ def test_order_of_images_does_not_matter(make_run):
         UserError, match=r"two and one .* the class scored differs on 4 images, first 0 \(3, there 0\)"
     ):
         compared(one, two)
-    with np.load(next((two / "results").rglob("*.npz"))) as part:
-        arrays = dict(part)
-    arrays["scored"] = arrays["scored"][::-1]
-    np.savez(next((two / "results").rglob("*.npz")), **arrays)
+    path = next((two / "results").rglob("per_image.csv"))
+    with open(path, newline="") as file:
+        header, *rows = csv.reader(file)
+    place = header.index("scored_class")
+    with open(path, "w", newline="") as file:
+        turned = [[*row[:place], names[int(row[0])], *row[place + 1 :]] for row in rows]
+        csv.writer(file).writerows([header, *turned])
     found = compared(one, two)[0]
     np.testing.assert_array_equal(found.row("other").measures["NEG"].per_image, values[::-1])
 
@@ -113,12 +118,22 @@ def test_results_of_other_metrics_are_joined(make_run):
     assert sorted(found.better) == ["NEG", "POS", "SIC"]
 
 
-def test_gaps_name_the_command(make_run, caplog):
-    one, two = make_run("one", metrics="all"), make_run("two", variants=("other",))
-    found = compared(one, two)[0]
-    assert len(found.gaps) == 1
-    assert found.gaps[0].startswith("two lacks RISE_deletion, RISE_insertion, AIC, SIC: 'python main/perturb")
-    assert "--metrics RISE_deletion,RISE_insertion,AIC,SIC" in found.gaps[0] and found.gaps[0] in caplog.text
+def test_results_need_no_parts(make_run):
+    """Figures of all images are the evaluator's own, curves included; those of some are recomputed."""
+    run = make_run(metrics="all")
+    whole = compared(run)[0]
+    shutil.rmtree(next((run / "results").iterdir()) / "parts")
+    (again,) = compared(run)
+    summary = json.loads(next((run / "results").rglob("summary.json")).read_text())
+    for label in ("pltx", "last"):
+        for name, measure in again.row(label).measures.items():
+            figure = measure.summary()
+            assert figure == whole.row(label).measures[name].summary()
+            assert figure.mean == summary["rows"][label][name]["mean"]
+            assert figure.curve is None or figure.curve[1] == summary["curves"][label][name]
+            recomputed = measure.take(np.arange(5)).summary()
+            assert recomputed.curve is None or name in ("AIC", "SIC")
+            assert recomputed.mean == pytest.approx(np.nanmean(measure.per_image[:5])) or recomputed.curve
 
 
 def test_labels(make_run):
@@ -182,13 +197,22 @@ def test_results_that_cannot_be_read(make_run, tmp_path):
     with pytest.raises(UserError, match="scores masks that are no longer in"):
         read_results(open_runs((str(run),))[0])
     (run / "run.json").write_text(json.dumps(record))
-    part = next((folder / "parts").iterdir())
-    part.unlink()
-    with pytest.raises(UserError, match=r"lacks its parts/.*run_perturbation_eval.py .*'"):
-        read_results(open_runs((str(run),))[0])
-    (folder / "per_image.csv").write_text("nothing\n1\n")
-    with pytest.raises(UserError, match=r"cannot read .*per_image.csv"):
-        read_results(open_runs((str(run),))[0])
+    lines = (folder / "per_image.csv").read_text().splitlines()
+    for damaged, words in [
+        (["nothing", "1"], r"'variant' is not in list"),
+        ([], "it is empty"),
+        (lines[:1], "other variants than summary.json"),
+        (lines[:-1], "the same images for all variants"),
+        ([*lines, *lines[1:]], "an image twice"),
+        ([lines[0], *(line.replace("0", "9", 1) for line in lines[1:])], "not among the run's 6"),
+        ([*lines[:-1], lines[-1] + ",1"], "line 13 has 15 cells, the first 14"),
+        ([lines[0].replace("POS", "POSS"), *lines[1:]], "it has no column 'POS'"),
+    ]:
+        (folder / "per_image.csv").write_text("".join(f"{line}\n" for line in damaged))
+        with pytest.raises(
+            UserError, match=rf"cannot read .*per_image.csv: .*{words}.*run_perturbation_eval"
+        ):
+            read_results(open_runs((str(run),))[0])
     (folder / "summary.json").unlink()
     with pytest.raises(
         UserError, match=r"has no results; make them with 'python main/perturbation_eval/run_pert"

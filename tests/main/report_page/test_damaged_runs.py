@@ -63,7 +63,6 @@ def test_merging(run, name):
         "run.json", "manifest.csv", "results/perturbation-black-explained/summary.json",
         "results/perturbation-black-explained/per_image.csv",
         "results/segmentation-predicted/per_image.csv",
-        "results/perturbation-black-explained/parts/000000-000005.npz",
     ],
 )  # fmt: skip
 def test_report(run, name):

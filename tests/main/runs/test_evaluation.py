@@ -74,3 +74,19 @@ def test_damaged_parts(tmp_path, damage):
     path.write_bytes({"cut": content[:middle], "text": b"hello", "flipped": flipped}[damage])
     with pytest.raises(UserError, match=r"0.npz.*delete it"):
         evaluation.read_part(path)
+
+
+def test_parts_cover_a_mask_file_and_a_whole_one_stays(tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluation, "PART_IMAGES", 4)
+    file = tmp_path / "masks" / "000010-000019.h5"
+    spans = {path.name: span for path, span in evaluation.parts_of(tmp_path, file).items()}
+    assert spans == {
+        "000010-000013.npz": range(10, 14),
+        "000014-000017.npz": range(14, 18),
+        "000018-000019.npz": range(18, 20),
+    }
+    evaluation.write_part(tmp_path / "parts" / "000010-000019.npz", {"index": np.arange(10, 20)})
+    assert list(evaluation.parts_of(tmp_path, file).values()) == [range(10, 20)]
+    for name in ("masks.h5", "5-3.h5", "0-99999999999.h5"):
+        with pytest.raises(UserError, match=rf"{name} is not named <first>-<last>\.h5"):
+            evaluation.parts_of(tmp_path, tmp_path / "masks" / name)
