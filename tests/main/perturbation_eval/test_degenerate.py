@@ -28,11 +28,13 @@ def view(linear_explainee):
 
 
 @pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
-@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
+@pytest.mark.parametrize(
+    "metric", [one for one in METRICS if not isinstance(one, InformationCurve)], ids=lambda one: one.name
+)
 def test_a_constant_map_has_a_value(view, metric, value):
     values = metric.per_image(view(value, bias=(9.0, 0.0, 0.0)))
     assert values.shape == (2,)
-    assert torch.isfinite(values.double()).all() or isinstance(metric, InformationCurve)
+    assert torch.isfinite(values.double()).all()
     expected = {"mask_area": 100 * value, "gini": 0.0}.get(metric.name)
     if expected is not None:
         assert values.tolist() == pytest.approx([expected] * 2, abs=1e-9)
