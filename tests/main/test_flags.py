@@ -1,7 +1,6 @@
 """Every flag that a script shows has an effect: its option is read while the script runs."""
 
 import dataclasses
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -29,8 +28,8 @@ pytestmark = pytest.mark.usefixtures("no_drawing")
 
 # Functions that copy, store or check all options alike; what they read has no effect by that.
 _COPIES = {
-    "replace", "resolved_options", "_check_paths", "check_options", "shared", "filled", "settled", "__repr__", "__eq__",
-    "_usual_values",
+    "replace", "resolved_options", "_check_paths", "check_options", "shared", "filled", "settled", "__repr__",
+    "__eq__", "_usual_values",
 }  # fmt: skip
 
 
@@ -90,12 +89,16 @@ def explainer(tiny_pair) -> list:
 
 
 @pytest.fixture
-def masks(run_script, pair, explainer, places) -> Path:
-    """The folder of a run with masks."""
-    digits = ["--dataset-type", "digits", "--max-images", 2]
-    done = run_script(seg_stage_a, *pair, *explainer, *digits, "--evaluate", "False")
-    assert done.code == 0, done.err
-    return Path(done.closing["run"])
+def make_masks(run_script, pair, explainer, places) -> Callable[[int], Path]:
+    """`make_masks(n)`: the folder of a run with pLTX masks of n digits."""
+
+    def make(n: int) -> Path:
+        own = ["--dataset-type", "digits", "--max-images", n, "--evaluate", "False", "--run-name", f"of_{n}"]
+        done = run_script(seg_stage_a, *pair, *explainer, *own)
+        assert done.code == 0, done.err
+        return Path(done.closing["run"])
+
+    return make
 
 
 def test_an_option_that_is_only_copied_is_found(check):
@@ -144,17 +147,19 @@ def test_baselines(check, pair, places, write_images, tmp_path):
     )
 
 
-def test_evaluators(check, masks):
+def test_evaluators(check, make_masks):
+    masks = make_masks(2)
     check(run_perturbation_eval, [masks, "--device", "cpu", "--num-workers", 0])
     check(run_segmentation_eval, [masks, "--num-workers", 0])
     check(merge_results, [masks])
 
 
-def test_report(check, masks, run_script, tmp_path):
-    for module in (run_perturbation_eval, run_segmentation_eval):
-        assert run_script(module, masks, "--num-workers", 0).code == 0
-    shutil.copytree(masks, tmp_path / "copy")
-    check(report, [masks, f"other={tmp_path / 'copy'}", "--output", tmp_path / "report.html"])
+def test_report(check, make_masks, run_script, tmp_path):
+    runs = [make_masks(n) for n in (2, 3)]
+    for run in runs:
+        assert run_script(run_perturbation_eval, run, "--device", "cpu", "--num-workers", 0).code == 0
+    page = ["--output", tmp_path / "report.html", "--common-images", "True"]
+    check(report, [*runs, *page])
 
 
 def test_class_evaluation(check, pair, tiny_pair, places, tmp_path, monkeypatch):

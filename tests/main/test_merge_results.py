@@ -110,7 +110,7 @@ def test_a_file_of_another_run(run, tiny_pair, run_script, tmp_path, no_drawing)
 
 def test_two_configurations_into_one_folder(run, tiny_pair, run_script, tmp_path):
     error = run_script(run_seg_cls_opt, *flags_of(tiny_pair, tmp_path), "--finetune-lr", "1e-3").error
-    assert "finetune_lr was 5e-5, now 1e-3" in error
+    assert "finetune_lr was 5e-05, now 0.001" in error
 
 
 def part(folder, first):

@@ -184,7 +184,7 @@ def test_auto_takes_what_fits_and_backs_off(run, write_images, monkeypatch, capl
     assert "--batch-size 4 would fit, or auto" in given.error
 
 
-@pytest.mark.parametrize("text, words", [("0", "wanted at least 1"), ("many", "'auto'")])
+@pytest.mark.parametrize("text, words", [("0", "must be at least 1"), ("many", "'auto'")])
 def test_a_batch_size_that_makes_no_sense(run, photo, text, words):
     assert words in run("--input", photo, "--batch-size", text).error
 

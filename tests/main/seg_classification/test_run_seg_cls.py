@@ -105,7 +105,7 @@ def test_another_configuration_is_refused(start, places):
     start()
     before = (places / "checkpoints" / "tiny" / "predicted" / "best.safetensors").read_bytes()
     assert "(n_epochs was 2, now 5)" in start("--n-epochs", 5).error
-    assert "(lr was None, now 0.1)" in start("--lr", 0.1).error
+    assert "(lr was 0.0002, now 0.1)" in start("--lr", 0.1).error
     assert (places / "checkpoints" / "tiny" / "predicted" / "best.safetensors").read_bytes() == before
 
 

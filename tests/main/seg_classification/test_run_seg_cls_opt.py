@@ -300,7 +300,7 @@ def test_unreadable_image_keeps_what_was_made(ltx, write_images, tmp_path):
         (["--manifest", "nowhere.csv"], "nowhere.csv: no such file or folder"),
         (["--split", "validation"], "digits have no split 'validation'"),
         (["--max-images", "0"], "no images are left"),
-        (["--finetune-lr", "fast"], "--finetune-lr fast: wanted a number or 'released'"),
+        (["--finetune-lr", "fast"], "--finetune-lr: wanted a number or 'released', got 'fast'"),
         (["--finetune-lr", "released"], "best.pt does not exist"),
         (["--n_epochs_to_optimize_stage_b", "0"], "must be at least 1"),
         (["--batch-size", "0"], "must be at least 1"),
