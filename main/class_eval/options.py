@@ -3,21 +3,18 @@
 from pathlib import Path
 from typing import ClassVar
 
-from ltx.main.common.options import (
-    ExplainerOptions,
-    ModelOptions,
-    PlaceOptions,
-    RunOptions,
-    SegmentationSetOptions,
-    TargetOptions,
-    option,
-    options,
-)
+from ltx.main.common import options as common
+from ltx.main.common.options import option, options
 
 
 @options("finetuning")
 class ClassEvalOptions(
-    RunOptions, PlaceOptions, SegmentationSetOptions, ExplainerOptions, TargetOptions, ModelOptions
+    common.RunOptions,
+    common.PlaceOptions,
+    common.SegmentationSetOptions,
+    common.ExplainerOptions,
+    common.TargetOptions,
+    common.ModelOptions,
 ):
     """`run_class_eval.py`: maps of several classes of the same image."""
 
@@ -25,11 +22,7 @@ class ClassEvalOptions(
     score_class: ClassVar[str] = "explained"
 
     plain_checkpoint: Path | None = option(
-        None,
-        "explainer without class input to compare with (default: that of the pair)",
-        group="models",
-        metavar="PATH",
-        free=True,
+        None, "explainer without class input (default: the pair's)", group="models", free=True
     )
     method: str | None = option(
         None,
@@ -39,6 +32,4 @@ class ClassEvalOptions(
     )
     steps: int = option(0, "LTX steps per image and class (0: pLTX, one forward pass)")
     finetune_lr: float | None = option(None, "learning rate of the steps (default: as run_seg_cls_opt.py)")
-    batch_size: int | None = option(
-        None, "images finetuned side by side (default: 16; ordered, CNNs: 4)", free=True
-    )
+    batch_size: int | None = option(None, "images side by side (default: 16; ordered, CNNs: 4)", free=True)

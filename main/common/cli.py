@@ -135,7 +135,7 @@ def _add_flag(group, field: dataclasses.Field, hint) -> None:
         arguments |= {"type": kinds[0], "choices": choices}
         del arguments["metavar"]
     else:
-        arguments["type"] = kinds[0]
+        arguments |= {"type": kinds[0], "metavar": metavar or ("PATH" if kinds[0] is Path else None)}
     name, required = _flag(field), field.default is dataclasses.MISSING
     if name.startswith("-"):
         arguments |= {"dest": field.name, "default": None if required else field.default}

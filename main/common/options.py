@@ -70,20 +70,14 @@ class RunOptions(DeviceOptions, ReadOptions):
 class BadImageOptions:
     """Handling of unreadable images."""
 
-    on_bad_image: str = option(
-        "skip", "unreadable image: list it in skipped.csv and go on, or fail", choices=("skip", "fail")
-    )
+    on_bad_image: str = option("skip", "skip and list unreadable images, or fail", choices=("skip", "fail"))
 
 
 @options("run")
 class SpeedOptions:
     """Speed of the networks."""
 
-    precision: str = option(
-        "float32",
-        "bf16 runs the networks under autocast; masks and losses stay float32",
-        choices=("float32", "bf16"),
-    )
+    precision: str = option("float32", "bf16: autocast networks, float32 losses", choices=("float32", "bf16"))
     compile: bool = option(False, "torch.compile the explainee, and the explainer in pretraining", free=True)
 
 
@@ -108,7 +102,7 @@ class ModelOptions(DownloadOptions):
 
     explainee_model_name: str = option("vit_base_224", "alias or timm name of the explainee")
     explainee_checkpoint: Path | None = option(
-        None, "weights of the explainee (.safetensors, .pth or a published .ckpt)", metavar="FILE", free=True
+        None, "explainee weights (.safetensors, .pth, .ckpt)", free=True
     )
     seed: int = option(42, "random seed")
 
@@ -135,19 +129,15 @@ class ExplaineeOptions(TargetOptions, ModelOptions):
 class ObjectiveOptions:
     """Training objective; what no flag sets is as the recipe, else as in the checkpoint's training."""
 
-    mask_loss: str | None = option(
-        None, "loss on the size of the mask (default: bce, as released, see README)", choices=MASK_LOSSES
-    )
+    mask_loss: str | None = option(None, "loss on the mask's size (default: bce)", choices=MASK_LOSSES)
     mask_loss_mul: float | None = option(None, "weight of the mask loss (default: 50; vit_small_224: 30)")
     prediction_loss_mul: float | None = option(None, "weight of the prediction loss (default: 1)")
-    use_logits_only: bool | None = option(
-        None, "minimise -logit instead of the cross entropy (default: False)"
-    )
+    use_logits_only: bool | None = option(None, "minimise -logit, not cross entropy (default: False)")
     is_ce_neg: bool | None = option(None, "subtract the inverse mask's loss, and halve (default: False)")
     mask_fill: str | None = option(None, "fill of removed pixels in the loss (default: black)", choices=FILLS)
-    order_loss_mul: float | None = option(None, "weight of the order loss, on cuts of the mask (default: 0)")
+    order_loss_mul: float | None = option(None, "weight of the order loss, of cuts of the mask (default: 0)")
     order_removal_mul: float | None = option(
-        None, "order loss: weight of the image without the kept pixels against that with them (default: 1)"
+        None, "order loss: weight of the image without the pixels (default: 1)"
     )
     order_samples: int | None = option(None, "order loss: number of sizes in each step (default: 2)")
     smooth_loss_mul: float | None = option(None, "weight of the mask's total variation (default: 0)")
@@ -169,7 +159,7 @@ class ExplainerOptions(ObjectiveOptions):
         None, "alias or timm name of the explainer (default: explainee)"
     )
     explainer_checkpoint: Path | None = option(
-        None, "pLTX weights: a file or the folder of a training run", metavar="PATH", free=True
+        None, "pLTX weights: file or folder of a training run", free=True
     )
     explainer_model_n_first_layers_to_freeze: int = option(0, "freeze the first N blocks", metavar="N")
     activation_function: str | None = option(
@@ -213,7 +203,6 @@ class LabelOptions:
         None,
         "CSV with img_name,label (gtsegs_ijcv.mat: index,label), or ILSVRC2012_validation_ground_truth.txt "
         "beside meta.mat (default: labels.csv beside the images)",
-        metavar="FILE",
         free=True,
     )
     split: str | None = option(
@@ -246,16 +235,10 @@ class SegmentationSetOptions(LabelOptions):
         choices=("imagenet", "coco", "voc", "digits"),
         free=True,
     )
-    segmentation_root: Path = option(
-        DATA, "folder with gtsegs_ijcv.mat, coco/ or voc/VOCdevkit/VOC2012", metavar="DIR", free=True
-    )
+    segmentation_root: Path = option(DATA, "folder of gtsegs_ijcv.mat, coco/ or voc/", free=True)
     max_images: int | None = option(None, "use at most the first N images", metavar="N")
-    manifest: Path | None = option(
-        None, "use only the images that this CSV lists (column 'image')", metavar="FILE", free=True
-    )
-    exclude_manifest: Path | None = option(
-        None, "leave out the images that this CSV lists", metavar="FILE", free=True
-    )
+    manifest: Path | None = option(None, "only the images of this CSV (column 'image')", free=True)
+    exclude_manifest: Path | None = option(None, "leave out the images of this CSV", free=True)
 
 
 @options("images")
@@ -267,9 +250,7 @@ class ChosenImageOptions(SegmentationSetOptions, ImageOptions):
 class PlaceOptions:
     """Place of the results."""
 
-    default_root_dir: Path | None = option(
-        None, "folder of runs (default: checkpoints/ for training, data/results/ for masks)", metavar="DIR"
-    )
+    default_root_dir: Path | None = option(None, "folder of runs (default: checkpoints/ or data/results/)")
     run_name: str | None = option(None, "name of this run's folder (default: made from the options)")
 
 
@@ -277,9 +258,7 @@ class PlaceOptions:
 class SanityOptions:
     """Sanity check of saliency maps by randomised weights (Adebayo et al. 2018)."""
 
-    randomise_weights: bool = option(
-        False, "explain the model with randomly drawn weights; the true model still scores the maps"
-    )
+    randomise_weights: bool = option(False, "explain the model with random weights, score with its own")
 
 
 @options()

@@ -3,21 +3,18 @@
 from dataclasses import MISSING
 from pathlib import Path
 
-from ltx.main.common.options import (
-    BadImageOptions,
-    ConditionOptions,
-    DeviceOptions,
-    ExplainerOptions,
-    ModelOptions,
-    PlaceOptions,
-    option,
-    options,
-)
+from ltx.main.common import options as common
+from ltx.main.common.options import option, options
 
 
 @options("finetuning", free=True)
 class ExplainOptions(
-    DeviceOptions, BadImageOptions, PlaceOptions, ConditionOptions, ExplainerOptions, ModelOptions
+    common.DeviceOptions,
+    common.BadImageOptions,
+    common.PlaceOptions,
+    common.ConditionOptions,
+    common.ExplainerOptions,
+    common.ModelOptions,
 ):
     """`main/explain.py`: pictures and a model to maps, overlays and masked pictures."""
 
@@ -26,7 +23,7 @@ class ExplainOptions(
         "efficientnet_lite0", "alias or timm name of the explainee", group="models", free=False
     )
     train_model_by_target_gt_class: bool = option(
-        False, "use the explainer that was trained on true classes (target)", group="models", free=False
+        False, "explainer trained on true classes", group="models", free=False
     )
     target_class: tuple[str, ...] | None = option(
         None,
@@ -35,9 +32,7 @@ class ExplainOptions(
         group="images",
         metavar="CLASS",
     )
-    class_names: Path | None = option(
-        None, "text file with the name of each class, one per line", group="images", metavar="FILE"
-    )
+    class_names: Path | None = option(None, "text file of the class names, one per line", group="images")
     steps: int | None = option(
         None,
         "LTX steps per picture and class; 0: pLTX, one forward pass, which depends on the class only if the "
@@ -57,6 +52,4 @@ class ExplainOptions(
         "class only; a few times slower)",
         choices=("last", "best_loss", "best_pos"),
     )
-    finetune_lr: float | None = option(
-        None, "learning rate of the steps (default: as run_seg_cls_opt.py; 5e-4 without a pLTX explainer)"
-    )
+    finetune_lr: float | None = option(None, "learning rate (default: as for masks; 5e-4 without pLTX)")

@@ -3,39 +3,27 @@
 from pathlib import Path
 from typing import ClassVar
 
-from ltx.main.common.options import (
-    BadImageOptions,
-    ChosenImageOptions,
-    EvaluateOptions,
-    ImageOptions,
-    MetricsOptions,
-    PairOptions,
-    PlaceOptions,
-    RunOptions,
-    SanityOptions,
-    ShardOptions,
-    SpeedOptions,
-    option,
-    options,
-)
+from ltx.main.common import options as common
+from ltx.main.common.options import option, options
 
 
 @options("training")
-class PretrainOptions(RunOptions, BadImageOptions, SpeedOptions, PlaceOptions, ImageOptions, PairOptions):
+class PretrainOptions(
+    common.RunOptions,
+    common.BadImageOptions,
+    common.SpeedOptions,
+    common.PlaceOptions,
+    common.ImageOptions,
+    common.PairOptions,
+):
     """`run_seg_cls.py`: pLTX pretraining."""
 
     stage: ClassVar[str] = "pretraining"
-    ignored_flags: ClassVar[tuple[str, ...]] = (
-        "--RUN-BASE-MODEL",
-        "--optimize-by-pos",
-        "--n_epochs_to_optimize_stage_b",
-    )
+    ignored_flags: ClassVar = ("--RUN-BASE-MODEL", "--optimize-by-pos", "--n_epochs_to_optimize_stage_b")
 
     n_epochs: int = option(30, "number of epochs")
     batch_size: int = option(32, "images per step, over all processes")
-    accumulate: int = option(
-        1, "parts of a step that are computed in turn: less memory, equal results", metavar="N", free=True
-    )
+    accumulate: int = option(1, "compute each step in N parts, for less memory", metavar="N", free=True)
     lr: float | None = option(None, "peak learning rate (default: 2e-4; published pairs: 2e-3)")
     weight_decay: float = option(0.01, "weight decay of AdamW")
     schedule_images: int | None = option(
@@ -55,33 +43,34 @@ class PretrainOptions(RunOptions, BadImageOptions, SpeedOptions, PlaceOptions, I
     val_n_label_sample: int | None = option(None, "validation images per class (default: 1)", metavar="N")
     train_images: int | None = option(None, "total number of training images, of any class", metavar="N")
     val_images: int | None = option(None, "total number of validation images, of any class", metavar="N")
-    train_manifest: Path | None = option(None, "CSV of the training images", metavar="FILE", free=True)
-    val_manifest: Path | None = option(None, "CSV of the validation images", metavar="FILE", free=True)
+    train_manifest: Path | None = option(None, "CSV of the training images", free=True)
+    val_manifest: Path | None = option(None, "CSV of the validation images", free=True)
     train_images_path: str | None = option(
-        None, "folder of the training images (default: --images-path)", metavar="DIR", free=True
+        None, "folder to train on (default: --images-path)", metavar="DIR", free=True
     )
     train_split: str | None = option(None, "split of the training images (default: --split)")
     enable_checkpointing: bool = option(True, "save last and best weights, and pictures")
     half_checkpoints: bool = option(False, "store last and best weights in float16")
     save_every: int = option(200, "steps between saves of the resumable state", free=True)
+    # Free: the hash of the weights tells such runs apart.
     randomise_weights: bool = option(
         False,
         "pretrain for the model with randomly drawn weights (folder <class>-randomised)",
         group="sanity check",
-        free=True,  # the hash of the weights tells such runs apart
+        free=True,
     )
 
 
 @options("finetuning")
 class LtxOptions(
-    RunOptions,
-    BadImageOptions,
-    SpeedOptions,
-    ShardOptions,
-    PlaceOptions,
-    SanityOptions,
-    PairOptions,
-    EvaluateOptions,
+    common.RunOptions,
+    common.BadImageOptions,
+    common.SpeedOptions,
+    common.ShardOptions,
+    common.PlaceOptions,
+    common.SanityOptions,
+    common.PairOptions,
+    common.EvaluateOptions,
 ):
     """LTX masks of any images, or pLTX masks with --RUN-BASE-MODEL True."""
 
@@ -104,12 +93,8 @@ class LtxOptions(
     )
     lr: float | None = option(None, "peak of the schedule of --finetune-lr released (default: 2e-3)")
     optimize_by_pos: bool = option(True, "keep the step with the lowest POS (False: the highest NEG)")
-    select_best: bool | None = option(
-        None, "score every step's mask and keep the best as well (default: True; ordered: False)"
-    )
-    early_stop: bool = option(
-        False, "stop an image at POS under 6 or NEG over 89, as released; stores only pltx and best_*"
-    )
+    select_best: bool | None = option(None, "also keep the best step (default: True; ordered: False)")
+    early_stop: bool = option(False, "stop at POS < 6 or NEG > 89 (released), keep pltx and best_*")
     batch_size: int | str | None = option(
         None,
         "images finetuned side by side, or auto: as many as fit in memory (default: 16; ordered, CNNs: 4)",
@@ -120,5 +105,5 @@ class LtxOptions(
 
 
 @options("finetuning")
-class FinetuneOptions(LtxOptions, MetricsOptions, ChosenImageOptions):
+class FinetuneOptions(LtxOptions, common.MetricsOptions, common.ChosenImageOptions):
     """`run_seg_cls_opt.py`: LTX masks, scored by perturbation."""

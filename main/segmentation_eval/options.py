@@ -3,14 +3,8 @@
 from dataclasses import MISSING
 from pathlib import Path
 
-from ltx.main.common.options import (
-    BadImageOptions,
-    ReadOptions,
-    SegmentationSetOptions,
-    ShardOptions,
-    option,
-    options,
-)
+from ltx.main.common import options as common
+from ltx.main.common.options import option, options
 from ltx.main.seg_classification.options import LtxOptions
 
 
@@ -26,7 +20,7 @@ class VoidOptions:
 
 
 @options()
-class SegStageBOptions(LtxOptions, SegmentationSetOptions, VoidOptions):
+class SegStageBOptions(LtxOptions, common.SegmentationSetOptions, VoidOptions):
     """`seg_stage_b.py`: LTX masks of an image set with object masks, scored by segmentation."""
 
 
@@ -38,13 +32,9 @@ class SegStageAOptions(SegStageBOptions):
 
 
 @options()
-class SegmentationOptions(ReadOptions, BadImageOptions, ShardOptions, VoidOptions):
+class SegmentationOptions(common.ReadOptions, common.BadImageOptions, common.ShardOptions, VoidOptions):
     """`run_segmentation_eval.py`: mask files to PA, mAP, mIoU, mF1."""
 
     run_folder: Path = option(MISSING, "folder of a run with masks", flag="RUN_FOLDER")
-    segmentation_root: Path | None = option(
-        None, "folder of the run's image set (default: as in the run)", metavar="DIR", free=True
-    )
-    exclude_manifest: Path | None = option(
-        None, "leave out the images that this CSV lists, such as training images", metavar="FILE"
-    )
+    segmentation_root: Path | None = option(None, "folder of the image set (default: the run's)", free=True)
+    exclude_manifest: Path | None = option(None, "leave out the images of this CSV, such as training images")
