@@ -1,14 +1,16 @@
-"""How long pLTX pretraining takes, in what steps, at what rates."""
+"""Length, steps and learning rates of pLTX pretraining."""
 
 import math
 from dataclasses import dataclass
+
+from ltx.main.seg_classification.options import PretrainOptions
 
 WARM_UP_SHARE = 5  # warm-up takes a fifth of the schedule
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How an explainer is pretrained.
+    """Settings of one pretraining.
 
     Attributes:
         n_epochs: passes over the training images.
@@ -18,15 +20,15 @@ class Plan:
         schedule_images: images per epoch that the schedule is sized on (released: 50,000, whatever is used).
         by_target: train on the true class, else on the predicted one.
         score_class: "explained", "target" or "predicted", for the validation POS.
-        seed: of the order of images.
-        checkpoints: keep `last` and `best`.
-        half: store them in float16.
+        seed: seed of the order of images.
+        checkpoints: whether to save `last` and `best`.
+        half: whether to store them in float16.
         save_every: steps between saves of the resumable state.
         num_workers: processes that read images.
-        accumulate: parts that this process takes its share of a step in.
-        absent_weight: of absent classes' mask loss, for a class-conditional explainer.
-        augment: train on random crops and mirror images.
-        skip_bad: an image that cannot be read adds nothing to its step; else it ends the training.
+        accumulate: parts of this process's share of a step, computed in turn.
+        absent_weight: weight of the mask loss of absent classes, for a class-conditional explainer.
+        augment: whether to train on random crops and mirror images.
+        skip_bad: whether an unreadable image is left out of its step, or ends the training.
     """
 
     n_epochs: int
@@ -35,15 +37,15 @@ class Plan:
     weight_decay: float
     schedule_images: int
     by_target: bool
-    score_class: str = "explained"
-    seed: int = 42
-    checkpoints: bool = True
-    half: bool = False
-    save_every: int = 200
+    score_class: str = PretrainOptions.score_class
+    seed: int = PretrainOptions.seed
+    checkpoints: bool = PretrainOptions.enable_checkpointing
+    half: bool = PretrainOptions.half_checkpoints
+    save_every: int = PretrainOptions.save_every
     num_workers: int = 0
-    accumulate: int = 1
-    absent_weight: float = 0.5
-    augment: bool = False
+    accumulate: int = PretrainOptions.accumulate
+    absent_weight: float = PretrainOptions.absent_loss_mul
+    augment: bool = PretrainOptions.augment
     skip_bad: bool = False
 
     def rate(self, step: int) -> float:

@@ -1,10 +1,8 @@
 """Command lines to options: the published commands, what is false, what is ignored, what is wrong."""
 
 import dataclasses
-import io
 import json
 import logging
-import re
 import shlex
 import subprocess
 import sys
@@ -15,7 +13,7 @@ import pytest
 
 from ltx import config
 from ltx.config import UserError
-from ltx.main.common import cli, devices, progress
+from ltx.main.common import cli
 from ltx.main.common.options import option
 from ltx.main.perturbation_eval.options import PerturbationOptions
 from ltx.main.seg_classification.options import FinetuneOptions, PretrainOptions
@@ -270,32 +268,12 @@ def test_help_names_every_flag_with_its_default(capsys):
     assert "--plot-path" not in text
 
 
-def test_devices():
-    assert devices.pick_device("cpu").type == "cpu"
-    assert devices.pick_device("auto").type in ("cpu", "cuda", "mps")
-
-
-@pytest.mark.parametrize("name", ["cuda", "mps"])
-def test_a_device_that_is_not_there(name, monkeypatch):
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
-    with pytest.raises(UserError, match=f"--device {name}: .*--device auto"):
-        devices.pick_device(name)
-    assert devices.pick_device("auto").type == "cpu"
-
-
 def test_shared_options_are_handed_over():
     options = FinetuneOptions(score_class="target", device="cpu", num_shards=2, shard_index=1, batch_size=3)
     handed = cli.shared(options, PerturbationOptions)
     assert handed["score_class"] == "target" and handed["num_shards"] == 2 and handed["shard_index"] == 1
     assert "batch_size" not in handed and "exclude_manifest" not in handed
     assert PerturbationOptions(run_folder=Path("x"), **handed).device == "cpu"
-
-
-def test_paths_are_shown_from_the_working_directory(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert progress.display_path(tmp_path / "a" / "b") == "a/b"
-    assert progress.display_path("/elsewhere/x") == "/elsewhere/x"
 
 
 def test_paths_that_are_not_there_are_told_before_anything_runs(run_script, tmp_path):
@@ -319,34 +297,3 @@ def test_paths_that_are_not_there_are_told_before_anything_runs(run_script, tmp_
         "--images-path", "digits", "--default-root-dir", tmp_path / "new", "--manifest", tmp_path
     )
     assert result.code == 0 and ran
-
-
-class _Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-def test_inner_bars_are_shown_and_wiped_on_a_terminal_and_leave_nothing_in_a_pipe(monkeypatch):
-    seen = {}
-    for stream in (io.StringIO(), _Terminal()):
-        monkeypatch.setattr(sys, "stderr", stream)
-        assert list(progress.inner_bar(range(3), unit="thing")) == [0, 1, 2]
-        with progress.inner_bar(total=2) as bar:
-            bar.update(2)
-        seen[stream.isatty()] = stream.getvalue()
-    assert seen[False] == ""
-    assert "thing" in seen[True] and seen[True].endswith("\r")
-
-
-def test_progress_in_a_log_is_lines_half_a_minute_apart(monkeypatch, capsys):
-    """And in a terminal it is tqdm's own."""
-    assert list(progress.progress_bar(range(1000), "run", unit="image")) == list(range(1000))
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 2 and "\r" not in "".join(lines)
-    assert lines[0].startswith("run:   0%|") and lines[1].startswith("run: 100%|") and "1000/1000" in lines[1]
-    monkeypatch.setenv("TQDM_MININTERVAL", "0")
-    list(progress.progress_bar(range(3), "run", miniters=1))
-    assert re.findall(r"\d/3", capsys.readouterr().err)[:4] == ["0/3", "1/3", "2/3", "3/3"]
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    list(progress.progress_bar(range(3), "run"))
-    assert capsys.readouterr().err.startswith("\rrun:   0%|")
