@@ -40,7 +40,8 @@ def evaluate(options: SegmentationOptions) -> dict[str, dict]:
     policies = void_policies(images.has_void, options.voc_void)
     folder = _results_folder(options, run, images)
     scorer = UnitScorer(images, chosen, policies, options.num_workers, options.on_bad_image == "skip")
-    scores = evaluation.score_units(options, folder, run, PROTOCOL, lambda: scorer)
+    columns = [column for policy in policies for column in policy.columns]
+    scores = evaluation.score_units(options, folder, run, PROTOCOL, lambda: scorer, columns)
     if scores is None:
         return {}
     rows = _add_up(folder, options, run, images.has_void, policies, scores)

@@ -124,7 +124,7 @@ def _write_segmentation(folder, run, variants, index, rng, images):
         "index": index,
         "variants": np.array(variants),
         "values": values,
-        "metrics": np.array([], dtype=str),
+        "metrics": np.array(columns),
     }
     options = SegmentationOptions(run_folder=folder)
     target = segmentation._results_folder(options, run, images)
