@@ -130,8 +130,7 @@ def _write_segmentation(folder, run, variants, index, rng, images):
     target = segmentation._results_folder(options, run, images)
     write_parts(target, unit_path(folder, range(len(index))), part)
     chosen = list(range(int(images.names[0]), len(images)))
-    segmentation._add_up(target, options, run, images.has_void, policies, part)
-    segmentation._write_sheets(target, options, images, chosen, policies, part)
+    segmentation._add_up(target, options, run, segmentation.UnitScorer(images, chosen, policies), part)
 
 
 @pytest.fixture
