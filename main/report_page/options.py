@@ -22,7 +22,7 @@ class ReportOptions:
     )
     rival: str | None = option(
         None,
-        "row to compare it with image by image (default: the best mean rank among the other runs)",
+        "row to compare it with image by image (default: the first of another run)",
         metavar="ROW",
     )
     differ_by: str | None = option(None, "metric of the largest differences (default: DEL)", metavar="METRIC")

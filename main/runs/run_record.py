@@ -1,7 +1,6 @@
 """Contents of run.json, summary.json and options.json, typed, and the check of what is read from them."""
 
-from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, NotRequired, Self, TypedDict, get_args, get_origin, get_type_hints, is_typeddict
 
@@ -36,7 +35,7 @@ class RunRecord:
     command: list[str] = field(default_factory=lambda: ["(not recorded)"])
     versions: dict[str, str] = field(default_factory=dict)
     created: str = "unknown"
-    content: dict[str, Any] = field(default_factory=dict)
+    content: dict = field(default_factory=dict)
 
     @classmethod
     def of(cls, path: Path, content: Any) -> Self:
@@ -120,34 +119,31 @@ class EvaluationRecord(TypedDict):
 
 
 def check(path: Path, value: Any, kind: Any, again: str = "", where: str = "") -> None:
-    """Check a value from a JSON file against a type: a dataclass, a TypedDict, or made of plain types.
+    """Check a value of a JSON file against a dataclass, a TypedDict or a type; further keys are allowed.
 
     Args:
         path: the file, for the message.
         value: what was read.
-        kind: the type. Keys that it does not name are allowed.
+        kind: the type.
         again: what to do, for the message.
         where: keys that led to `value`.
 
     Raises:
         UserError: a key is missing, or a value is of another type.
     """
-    origin = dict if is_typeddict(kind) or hasattr(kind, "__dataclass_fields__") else get_origin(kind)
-    _check_type(path, value, origin if origin in (dict, list) else kind, where, again)
-    inside: Mapping[Any, tuple[Any, Any]] = {}
-    if origin is list:
-        inside = {i: (inner, get_args(kind)[0]) for i, inner in enumerate(value)}
-    elif get_args(kind) and origin is dict:
-        inside = {key: (inner, get_args(kind)[1]) for key, inner in value.items()}
-    elif origin is dict:
-        hints = get_type_hints(kind)
-        for name in sorted(required(kind)):
-            if name not in value:
-                within = f" in '{where}'" if where else ""
-                raise UserError(f"{path} has no '{name}'{within}{again and f'; {again}'}")
-        inside = {name: (value[name], hints[name]) for name in hints if name in value and name != "content"}
-    for key, (inner, part) in inside.items():
-        check(path, inner, part, again, f"{where}.{key}".lstrip("."))
+    record, arguments = is_dataclass(kind) or is_typeddict(kind), get_args(kind)
+    _check_type(path, value, dict if record else kind, where, again)
+    if record:
+        for name in sorted(required(kind) - value.keys()):
+            within = f" in '{where}'" if where else ""
+            raise UserError(f"{path} has no '{name}'{within}{again and f'; {again}'}")
+        kinds = {name: hint for name, hint in get_type_hints(kind).items() if name in value}
+    elif isinstance(value, dict | list) and get_origin(kind) in (dict, list):
+        kinds = dict.fromkeys(value if isinstance(value, dict) else range(len(value)), arguments[-1])
+    else:
+        kinds = {}
+    for key, inner in kinds.items():
+        check(path, value[key], inner, again, f"{where}.{key}".lstrip("."))
 
 
 def required(kind: Any) -> set[str]:
@@ -158,12 +154,11 @@ def required(kind: Any) -> set[str]:
 
 
 def _check_type(path: Path, value: Any, kind: Any, where: str, again: str) -> None:
-    if kind is Any:
-        return
-    kinds = [get_origin(one) or one for one in get_args(kind) or (kind,)]
-    kinds += [int] if float in kinds else []
+    kinds = [kind] if get_origin(kind) in (dict, list) else get_args(kind) or [kind]
+    kinds = tuple(get_origin(one) or (object if one is Any else one) for one in kinds)
+    kinds += (int,) if float in kinds else ()
     # True is an int to Python, and NaN a number.
-    fits = bool in kinds if isinstance(value, bool) else isinstance(value, tuple(kinds)) and value == value
-    if not fits:
+    fits = bool in kinds or object in kinds if isinstance(value, bool) else isinstance(value, kinds)
+    if not fits or value != value:
         at = f"'{where}'" if where else "it"
         raise UserError(f"{path} is damaged: {at} is {value!r:.60}{again and f'; {again}'}")

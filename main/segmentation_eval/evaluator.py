@@ -38,14 +38,10 @@ def evaluate(options: SegmentationOptions) -> dict[str, dict]:
     run = read_mask_run(options.run_folder)
     images, chosen = _images_of(options, run)
     policies = void_policies(images.has_void, options.voc_void)
-    folder = _results_folder(options, run, images)
     scorer = UnitScorer(images, chosen, policies, options.num_workers, options.on_bad_image == "skip")
-    scores = evaluation.score_units(options, folder, run, PROTOCOL, lambda: scorer)
-    if scores is None:
-        return {}
-    rows = _add_up(folder, options, run, images.has_void, policies, scores)
-    _write_sheets(folder, options, images, chosen, policies, scores)
-    return rows
+    folder = _results_folder(options, run, images)
+    scores = evaluation.score_units(options, folder, run, PROTOCOL, lambda: scorer, scorer.columns)
+    return {} if scores is None else _add_up(folder, options, run, scorer, scores)
 
 
 @dataclass(frozen=True)
@@ -67,6 +63,11 @@ class UnitScorer:
     num_workers: int = 0
     skip_bad: bool = False
     batch_size: int = 4
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns of all policies."""
+        return [column for policy in self.policies for column in policy.columns]
 
     def score(self, unit: MaskUnit, batches: Sequence[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
         """Yield all columns of all variants for each batch of B rows of a mask file.
@@ -122,14 +123,13 @@ def _add_up(
     folder: Path,
     options: SegmentationOptions,
     run: MaskRunRecord,
-    has_void: bool,
-    policies: list[VoidPolicy],
+    scorer: UnitScorer,
     scores: dict[str, np.ndarray],
 ) -> dict:
-    """Write per_image.csv and summary.json; return the rows of the summary."""
+    """Write per_image.csv, summary.json and the sheets; return the rows of the summary."""
     index, values, variants = scores["index"], scores["values"], scores["variants"].tolist()
     names, keep = evaluation.kept_images(options, index)
-    columns = [column for policy in policies for column in policy.columns]
+    columns, images = scorer.columns, scorer.images
     tables.write_per_image(
         folder / "per_image.csv",
         ["index", "image", "variant", *columns],
@@ -139,34 +139,21 @@ def _add_up(
             for v, variant in enumerate(variants)
         ],
     )
-    metrics = [metric for policy in policies for metric in policy.named_metrics]
-    totals = np.array([_totals(policies, of_variant) for of_variant in values[:, keep]])
+    metrics = [metric for policy in scorer.policies for metric in policy.named_metrics]
+    totals = np.array([_totals(scorer.policies, of_variant) for of_variant in values[:, keep]])
     rows = tables.summary_rows(variants, metrics, totals, int(keep.sum()))
     settings = {
         "class": run.explained_class,
         "threshold": "mean of the map",
-        "void": options.voc_void if has_void else None,
+        "void": options.voc_void if images.has_void else None,
         "excluded": int((~keep).sum()),
         "early_stop": run.early_stop,
     }
     tables.write_summary(folder, PROTOCOL, settings, run.hash, rows, candidates=run.candidates)
+    f1 = values[:, keep, next(c for c, column in enumerate(columns) if column.startswith("F1"))]
+    for variant, ranks in zip(variants, f1, strict=True):
+        write_sheet_of(folder, options.run_folder, variant, images, scorer.chosen, index[keep], ranks)
     return rows
-
-
-def _write_sheets(
-    folder: Path,
-    options: SegmentationOptions,
-    images: ImageSet,
-    chosen: list[int],
-    policies: list[VoidPolicy],
-    scores: dict[str, np.ndarray],
-) -> None:
-    """Write a picture sheet per variant, ranked by F1."""
-    _, keep = evaluation.kept_images(options, scores["index"])
-    columns = [column for policy in policies for column in policy.columns]
-    f1 = scores["values"][:, keep, next(c for c, name in enumerate(columns) if name.startswith("F1"))]
-    for variant, ranks in zip(scores["variants"].tolist(), f1, strict=True):
-        write_sheet_of(folder, options.run_folder, variant, images, chosen, scores["index"][keep], ranks)
 
 
 def _totals(policies: list[VoidPolicy], values: np.ndarray) -> list[float]:

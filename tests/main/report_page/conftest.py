@@ -124,14 +124,13 @@ def _write_segmentation(folder, run, variants, index, rng, images):
         "index": index,
         "variants": np.array(variants),
         "values": values,
-        "metrics": np.array([], dtype=str),
+        "metrics": np.array(columns),
     }
     options = SegmentationOptions(run_folder=folder)
     target = segmentation._results_folder(options, run, images)
     write_parts(target, unit_path(folder, range(len(index))), part)
     chosen = list(range(int(images.names[0]), len(images)))
-    segmentation._add_up(target, options, run, images.has_void, policies, part)
-    segmentation._write_sheets(target, options, images, chosen, policies, part)
+    segmentation._add_up(target, options, run, segmentation.UnitScorer(images, chosen, policies), part)
 
 
 @pytest.fixture
