@@ -1,4 +1,4 @@
-"""What a baseline is: a function from images and classes to saliency maps, with a name and a source."""
+"""A baseline is a function from images and classes to saliency maps, with a name and a source."""
 
 import hashlib
 from collections.abc import Callable
@@ -11,25 +11,11 @@ from torch import Tensor
 
 from ltx.config import UserError
 from ltx.main.baselines.options import BaselineOptions
+from ltx.main.runs.method import Batch
 from ltx.models.explainee import Explainee
 
 # Images that go through the explainee at once inside methods that ask it many times.
 FORWARD_BATCH = 64
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What a baseline explains at once.
-
-    Attributes:
-        images: (B, 3, H, W) in [0, 1].
-        classes: (B,) class to explain.
-        names: name of each image in its set.
-    """
-
-    images: Tensor
-    classes: Tensor
-    names: list[str]
 
 
 @dataclass(frozen=True)

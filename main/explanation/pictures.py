@@ -50,7 +50,7 @@ class Explained:
 
     def class_name(self, row: int) -> str:
         """Name of the class that a row explains."""
-        return short_name(self.names[self.unit.target[row]])
+        return short_name(self.names[self.unit.classes[row]])
 
     def caption(self, row: int) -> str:
         """Class and probabilities of a row, for the sheet."""
@@ -75,12 +75,12 @@ def write_pictures(folder: Path, stem: str, explained: Explained) -> list[Path]:
     Returns:
         The files, the sheet last.
     """
-    maps, n_classes = explained.maps(explained.shown), len(explained.unit.target)
+    maps, n_classes = explained.maps(explained.shown), len(explained.unit.classes)
     paths = []
     for row, saliency in enumerate(maps):
         start = stem
         if n_classes > 1:
-            start += f"_{explained.unit.target[row]}_{_slug(explained.class_name(row))}"
+            start += f"_{explained.unit.classes[row]}_{_slug(explained.class_name(row))}"
         _, _, laid_over, masked = cells(explained.pixels, saliency)
         views = {"overlay": laid_over, "saliency": saliency.numpy(), "masked": masked}
         for name, view in views.items():

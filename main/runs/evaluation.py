@@ -24,10 +24,8 @@ log = logging.getLogger(__name__)
 
 # Bytes of the scores of a mask file, far above what any has: a zip file can claim a thousand times its size.
 _LARGEST_PART = 2**30
-# What `main.merging` needs to add up an evaluation again.
+# What `merge_results.py` needs to add up an evaluation again.
 OPTIONS_FILE = "options.json"
-
-
 
 
 def score_units(

@@ -284,14 +284,6 @@ def test_a_device_that_is_not_there(name, monkeypatch):
     assert devices.pick_device("auto").type == "cpu"
 
 
-def test_shared_options_are_handed_over():
-    options = FinetuneOptions(score_class="target", device="cpu", num_shards=2, shard_index=1, batch_size=3)
-    handed = cli.shared(options, PerturbationOptions)
-    assert handed["score_class"] == "target" and handed["num_shards"] == 2 and handed["shard_index"] == 1
-    assert "batch_size" not in handed and "exclude_manifest" not in handed
-    assert PerturbationOptions(run_folder=Path("x"), **handed).device == "cpu"
-
-
 def test_paths_are_shown_from_the_working_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert progress.display_path(tmp_path / "a" / "b") == "a/b"
