@@ -54,7 +54,6 @@ SAVE_EVERY = 250
 def main(options: TrainDigitsOptions) -> tuple[Path, dict]:
     """Trains, writes the weights in half precision, and returns the held-out accuracy of what was written."""
     from ltx.main.common.devices import pick_device
-
     torch.manual_seed(options.seed)
     device = pick_device(options.device)
     explainee = Explainee(create_model("vit_digits"), input_spec(create_model("vit_digits")), "vit_digits")
@@ -76,9 +75,7 @@ def main(options: TrainDigitsOptions) -> tuple[Path, dict]:
         lambda path: Path(path).write_text(json.dumps(record, indent=1) + "\n"),
     )
     (options.output / "explainee_state.pt").unlink(missing_ok=True)
-    print(
-        f"held-out accuracy {100 * accuracy:.2f}% -> {progress.display_path(options.output / EXPLAINEE_FILE)}"
-    )
+    print(f"held-out accuracy {100 * accuracy:.2f}% -> {progress.display_path(options.output / EXPLAINEE_FILE)}")
     return options.output, {"vit_digits": {"accuracy": 100 * accuracy}}
 
 

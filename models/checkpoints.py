@@ -143,6 +143,12 @@ def save_state(path: str | Path, state: dict) -> None:
     replace_file(path, write)
 
 
+
+
+
+
+
+
 def weights_sha256(module: torch.nn.Module) -> str:
     """SHA-256 over the names and values of a module's tensors, wherever they were loaded from."""
     digest = hashlib.sha256()

@@ -15,6 +15,8 @@ N_STEPS = 10
 HIGHEST_AUC = 90.0
 
 
+
+
 def removal_counts(n_pixels: int) -> list[int]:
     """Pixels removed at each of the 10 steps: floor(step * n_pixels), in exact integers."""
     return [step * n_pixels // N_STEPS for step in range(N_STEPS)]
@@ -83,6 +85,8 @@ def removal_curve(
         torch.cat([unmasked[0][:, None], probability], 1),
         torch.cat([unmasked[1][:, None], correct], 1),
     )
+
+
 
 
 def auc(curve: Tensor) -> Tensor:

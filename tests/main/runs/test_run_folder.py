@@ -11,8 +11,8 @@ import pytest
 from ltx import config
 from ltx.config import UserError
 from ltx.main.common.options import option
-from ltx.main.runs.build_models import settled
 from ltx.main.runs.files import write_json
+from ltx.main.runs.build_models import settled
 from ltx.main.runs.run_folder import git_commit, open_run, read_run, resolved_options, versions
 from ltx.main.seg_classification.options import FinetuneOptions
 
