@@ -37,7 +37,7 @@ def needs_labels(images: ImageSet, chosen: list[int], options) -> None:
 
 
 def images_of(options) -> ImageSet:
-    """The image set of the options, at the explainee's size.
+    """The image set of the options, at the size that the explainee's name gives.
 
     Needs no weights, so that a missing set is reported before any are looked for.
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from ltx import config
 from ltx.config import UserError
 from ltx.datasets.base import ImageSet
-from ltx.datasets.build import BAD, batches
+from ltx.datasets.build import BAD, batches, rebuild
 from ltx.datasets.imagenet import check_labels
 from ltx.main.common.cli import shared
 from ltx.main.common.devices import pick_device, pins, to_device
@@ -95,6 +95,8 @@ class MaskJob:
             UserError: no weights, no images left, a label outside the classes.
         """
         explainee = load_explainee(options).to(pick_device(options.device))
+        if images.image_size != tuple(explainee.input_size):  # weights may come with a size of their own
+            images = rebuild(images.describe(), explainee.input_size)
         check_labels(images, explainee.num_classes)
         name = options.run_name or name(options, images.describe()["kind"])
         folder = (options.default_root_dir or config.RESULTS) / name
