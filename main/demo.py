@@ -23,7 +23,7 @@ from ltx.main.common import cli, progress
 from ltx.main.common.options import DownloadOptions, ImageOptions, PlaceOptions, RunOptions, option
 
 BASELINES = ("random", "input_gradient", "full_grad")
-# Order of the table: what looks at nothing first, LTX last.
+# Order of the table: first the methods that ignore the model, LTX last.
 _ROWS = (*BASELINES, "oracle", "pltx", "last", "best_loss", "best_pos")
 _VALIDATION, _ONE_DIGIT_ROWS, _TWO_DIGIT_ROWS = 64, 6, 4
 

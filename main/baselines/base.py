@@ -20,7 +20,7 @@ FORWARD_BATCH = 64
 
 @dataclass(frozen=True)
 class Baseline:
-    """A method that run_baselines.py knows.
+    """A method of `run_baselines.py`.
 
     Attributes:
         compute: (explainee, batch, options) to maps (B, H, W), larger where more salient, of any scale.
@@ -35,7 +35,7 @@ class Baseline:
     package: tuple[str, str] | None = None
 
     def check_package(self, name: str) -> None:
-        """Raises `UserError` with the command that installs the package where it is missing."""
+        """Raise `UserError` with the command that installs the package if it is missing."""
         if self.package is not None and find_spec(self.package[0]) is None:
             raise UserError(
                 f"--method {name} needs the package {self.package[1]}: run 'pip install {self.package[1]}' "

@@ -108,7 +108,7 @@ class BaselineMaps:
 
 
 def check_options(options: BaselineOptions) -> None:
-    """Raises `UserError` where a number is out of range."""
+    """Raise `UserError` if a number is out of range."""
     lowest = {
         "batch_size": 1, "unit_size": 1, "select_best_of": 1, "smoothgrad_samples": 1, "ig_steps": 2,
         "rise_masks": 1, "rise_grid": 2,
@@ -121,7 +121,7 @@ def check_options(options: BaselineOptions) -> None:
 
 
 def variant_name(method: str, options: BaselineOptions) -> str:
-    """How a method's maps are named in the mask files."""
+    """Name of a method's maps in the mask files."""
     return imported.variant_name(options) if method == imported.METHOD else method
 
 
@@ -147,6 +147,6 @@ def scaled(maps: Tensor, method: str, names: list[str]) -> Tensor:
 
 
 def _candidates(variants: list[str], select_best_of: int) -> dict[str, int]:
-    """How many maps each variant was chosen from."""
+    """Number of maps that each variant was chosen from."""
     selected = {variant + SELECTED: select_best_of for variant in variants} if select_best_of > 1 else {}
     return dict.fromkeys(variants, 1) | selected

@@ -115,9 +115,9 @@ def share_on_asked(saliency: np.ndarray, question: Question) -> float:
 
 
 def peaks_on_asked(saliency: np.ndarray, question: Question) -> bool:
-    """Whether a map's maximum (the first of equal ones) lies on the asked pixels, or within reach and nearer.
+    """True if a map's maximum (the first of equal ones) lies on the asked pixels or near them.
 
-    Nearer than to the other pixels, that is; within reach is 15 pixels of 224, to the image's shorter side.
+    Near is within 15 pixels of 224 of the image's shorter side, and nearer than to the other pixels.
     """
     if not question.asked.any():
         return False

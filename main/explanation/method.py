@@ -1,4 +1,4 @@
-"""How `explain.py` explains pictures: a method of a mask job."""
+"""The method of `explain.py`."""
 
 import dataclasses
 import logging
@@ -29,7 +29,7 @@ _TOP = 5
 
 @dataclass(frozen=True)
 class PictureMethod:
-    """How pictures are explained.
+    """Explainer and settings of a run of `explain.py`.
 
     Attributes:
         explainer: makes the masks.
@@ -53,7 +53,7 @@ class PictureMethod:
 
     @property
     def name(self) -> str:
-        """How the masks are made, in a word."""
+        """One word for the way the masks are made."""
         return f"ltx{self.steps}" if self.steps else "pltx"
 
     def ask(self, data: dict[str, Any], logits: Tensor, _: Explainee) -> Asked:
@@ -83,7 +83,7 @@ class PictureMethod:
         )
 
     def maps(self, batch: Batch, explainee: Explainee, batch_size: int) -> Maps:
-        """Masks and scores of some pictures, so many rows side by side."""
+        """Masks and scores of a batch, `batch_size` rows side by side."""
         made = explain(
             self.explainer, explainee, batch.images, batch.classes, self.steps, self.lr, self.objective,
             self.shown, batch_size,

@@ -1,4 +1,4 @@
-"""What is written of one explained picture: overlay, saliency map, masked picture and a sheet."""
+"""Files of one explained picture: overlay, saliency map, masked picture and a sheet."""
 
 import re
 from collections.abc import Sequence
@@ -63,7 +63,7 @@ class Explained:
 
 
 def write_pictures(folder: Path, stem: str, explained: Explained) -> list[Path]:
-    """Writes `<stem>_{overlay,saliency,masked,sheet}.png` and `<stem>_saliency.npy`.
+    """Write `<stem>_{overlay,saliency,masked,sheet}.png` and `<stem>_saliency.npy`.
 
     With several classes, index and name of the class stand behind the stem, except in the sheet's name.
 

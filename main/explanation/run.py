@@ -1,4 +1,4 @@
-"""A run that explains pictures: its folder, the pictures that are written of each, and what is said of it."""
+"""A run of `explain.py`: its folder, the files of each picture, and the text that is printed."""
 
 import dataclasses
 import logging
@@ -79,7 +79,7 @@ def explain_all(
 
 
 def describe(name: str, unit: MaskUnit, shown: str, names: list[str]) -> str:
-    """What is said of one picture: its top classes and, for each class explained, the scores of its mask."""
+    """Text about one picture: its top classes and, for each class explained, the scores of its mask."""
     top = zip(unit.arrays["top_class"][0], unit.arrays["top_probability"][0], strict=True)
     lines = [f"{name}", "  " + ", ".join(f"{short_name(names[c])} {p:.1%}" for c, p in top)]
     for row, label in enumerate(unit.classes):

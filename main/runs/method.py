@@ -16,7 +16,7 @@ def _ignore(done: int) -> None:
 
 @dataclass(frozen=True)
 class Batch:
-    """What a method explains at once: N rows, each one image and one class.
+    """Input of a method: N rows, each one image and one class.
 
     Attributes:
         images: (N, 3, H, W) in [0, 1], on the device.
@@ -68,7 +68,7 @@ def joined(parts: list[Maps]) -> Maps:
 
 @dataclass(frozen=True)
 class Method:
-    """What fills a run folder.
+    """A method with what a run records of it.
 
     Attributes:
         name: `method` of run.json.

@@ -33,7 +33,7 @@ from ltx.models.registry import pair_folder
 
 log = logging.getLogger(__name__)
 
-# The released finetuning goes on with pretraining's schedule as if it were this long, at this peak.
+# The released finetuning continues the schedule of pretraining as if it were this long, with this peak.
 RELEASED_PEAK, _RELEASED_STEPS = 2e-3, 250_000
 
 
@@ -136,7 +136,7 @@ def default_run_name(options: FinetuneOptions, images_name: str) -> str:
 
 
 def candidates(options: FinetuneOptions) -> dict[str, int]:
-    """How many masks each variant was chosen from; `best_loss` was chosen by the loss, not by a metric."""
+    """Number of masks that each variant was chosen from; `best_loss` by the loss, not by a metric."""
     if options.RUN_BASE_MODEL:
         return {"pltx": 1}
     n = options.n_epochs_to_optimize_stage_b
@@ -176,7 +176,7 @@ def finetune_settings(options: FinetuneOptions, explainer: Explainer, checkpoint
 
 
 def _released(checkpoint: Path, explainer: Explainer, peak: float):
-    """Rate by update and AdamW state, as the released code goes on from a checkpoint."""
+    """Rate by update and AdamW state, as the released code continues a checkpoint."""
     names = list(explainer.trainable())
     path = checkpoint if checkpoint.suffix == ".ckpt" else checkpoint.with_suffix(".pt")
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""What the segmentation stages share: LTX masks of an image set with object masks, and their scores."""
+"""The segmentation stages: LTX masks of an image set with object masks, and their scores."""
 
 from pathlib import Path
 
