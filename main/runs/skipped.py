@@ -1,7 +1,7 @@
 """Lists of a run's images without a map, `skipped.csv`, and with broken numbers, `not_finite.csv`.
 
-Both are made from the mask files, so they are right after a kill and for any number of shards, and name no image
-twice. An empty list is not written.
+Both are made from the mask files, so they are right after a kill and for any number of shards, and name no
+image twice. An empty list is not written.
 """
 
 import csv
