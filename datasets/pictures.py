@@ -209,7 +209,7 @@ class PictureFiles(ImageSet):
         return cls(root, [shown_name(path.relative_to(root).as_posix()) for path in paths], image_size)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        image = to_tensor(self.picture(index), self.image_size)
+        image = to_tensor(self._picture(index)[0], self.image_size)
         return {"image": image, "label": NO_LABEL, "index": index}
 
     def path(self, index: int) -> Path:
@@ -222,12 +222,16 @@ class PictureFiles(ImageSet):
         Raises:
             BadImageError: it cannot be read, or is too small to show anything.
         """
+        image, remark = self._picture(index)
+        if remark:
+            log.warning("%s: %s", shown_name(str(self.path(index))), remark)
+        return image
+
+    def _picture(self, index: int) -> tuple[Image.Image, str]:
         path = self.path(index)
         image, remark = _read(path, upright=True)
         _check_sides(path, image)
-        if remark:
-            log.warning("%s: %s", shown_name(str(path)), remark)
-        return image
+        return image, remark
 
     def check(self, skip: bool = False) -> dict[int, str]:
         """Opens every picture's header, so that a wrong file is told before any work is done.

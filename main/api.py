@@ -172,7 +172,7 @@ def explain(
     if variant not in masks:
         raise UserError(f"no variant '{variant}'; with {steps} steps there are {', '.join(masks)}")
     shown = masks[variant]
-    saliency = upsample(shown[:, None], tuple(images.shape[-2:]))[:, 0]
+    saliency = upsample(shown, tuple(images.shape[-2:]))
     scores = score(explainee, pixels, classes, shown, batch_size)
     return Explanation(classes, shown, saliency, scores, variant, masks, figures)
 
@@ -182,7 +182,7 @@ def score(
     explainee: Explainee, images: Tensor, classes: Tensor, token_masks: Tensor, batch_size: int = 16
 ) -> dict[str, Tensor]:
     """`Explanation.scores` of token masks (B, h, w) over images (B, 3, H, W) for classes (B,)."""
-    maps = upsample(token_masks[:, None], images.shape[-2:])
+    maps = upsample(token_masks, images.shape[-2:])[:, None]
     shown = {
         "probability": images,
         "masked_probability": apply_mask(images, maps),

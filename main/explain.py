@@ -1,4 +1,4 @@
-"""Explains pictures: what the model sees, and which part of each picture it sees it in.
+"""Explain pictures: what the model sees, and which part of each picture it sees it in.
 
     python main/explain.py --input photo.jpg
     python main/explain.py --input photo.jpg --target-class "golden retriever" tabby
@@ -20,38 +20,32 @@ from ltx.main.explanation.options import ExplainOptions
 
 @cli.script(ExplainOptions)
 def main(options: ExplainOptions) -> tuple[Path, dict, dict]:
-    """Explains every picture that the options name."""
+    """Explain every picture that the options name."""
     from tqdm import tqdm
 
     from ltx.datasets.classes import names_of_classes
     from ltx.datasets.pictures import PictureFiles
     from ltx.main.common.devices import pick_device
-    from ltx.main.explanation import plan as plan_module
-    from ltx.main.explanation import run as run_module
+    from ltx.main.explanation import run
+    from ltx.main.explanation.method import picture_method
     from ltx.main.runs.build_models import load_explainee
     from ltx.main.runs.skipped import counts
     from ltx.models.registry import input_size
 
     device = pick_device(options.device)
     pictures = PictureFiles.of(options.input, input_size(options.explainee_model_name))
-    skip = options.on_bad_image == "skip"
-    pictures.check(skip)
-    explainee = load_explainee(options)
+    pictures.check(options.on_bad_image == "skip")
+    explainee = load_explainee(options).to(device)
     names = names_of_classes(explainee.name, explainee.num_classes, options.class_names)
-    plan = plan_module.make_plan(options, explainee, names)
-    folder, run = run_module.open_folder(options, explainee, pictures, plan)
-    explainee.to(device)
-    plan.explainer.to(device)
-    print(f"explainee {explainee.name}, explainer {plan.explainer.name}, pLTX weights: {plan.source}")
-    side = run_module.side_by_side(plan.batch_size, plan, explainee)
+    how = picture_method(options, explainee, names)
+    print(f"explainee {explainee.name}, explainer {how.explainer.name}, pLTX weights: {how.source}")
+    job, method = run.open_job(options, explainee, pictures, how)
     units = []
-    for name, unit, sheet in run_module.explain_all(
-        folder, run, explainee, pictures, plan, names, side, skip
-    ):
-        said = run_module.describe(name, unit, plan, names)
+    for name, unit, sheet in run.explain_all(job, method, how.shown, names):
+        said = run.describe(name, unit, how.shown, names)
         tqdm.write(f"{said}\n  sheet: {progress.display_path(sheet)}")  # not in the middle of the bar's line
         units.append(unit)
-    return folder, run_module.mean_scores(units, plan), counts(folder)
+    return job.folder, run.mean_scores(units, how.shown), counts(job.folder)
 
 
 if __name__ == "__main__":

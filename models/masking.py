@@ -7,8 +7,10 @@ from torchvision.transforms.v2 import functional as TF
 
 
 def upsample(token_mask: Tensor, size: tuple[int, int]) -> Tensor:
-    """Token masks (B, 1, h, w) to saliency maps (B, 1, H, W): bilinear, `align_corners=False`."""
-    return F.interpolate(token_mask, size=size, mode="bilinear", align_corners=False)
+    """Token masks (..., h, w) to saliency maps (..., H, W): bilinear, `align_corners=False`."""
+    flat = token_mask.reshape(-1, 1, *token_mask.shape[-2:])
+    maps = F.interpolate(flat, size=size, mode="bilinear", align_corners=False)
+    return maps.reshape(*token_mask.shape[:-2], *maps.shape[-2:])
 
 
 def fill_of(images: Tensor, fill: str) -> Tensor | float:

@@ -1,4 +1,4 @@
-"""What a baseline is: a function from images and classes to saliency maps, with a name and a source."""
+"""A baseline is a function from images and classes to saliency maps, with a name and a source."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ from torch import Tensor
 from ltx.config import UserError
 from ltx.main.baselines.options import BaselineOptions
 from ltx.main.common.names import seed_of
+from ltx.main.runs.method import Batch
 from ltx.models.explainee import Explainee
 
 # Images that go through the explainee at once inside methods that ask it many times.
@@ -18,23 +19,8 @@ FORWARD_BATCH = 64
 
 
 @dataclass(frozen=True)
-class Batch:
-    """What a baseline explains at once.
-
-    Attributes:
-        images: (B, 3, H, W) in [0, 1].
-        classes: (B,) class to explain.
-        names: name of each image in its set.
-    """
-
-    images: Tensor
-    classes: Tensor
-    names: list[str]
-
-
-@dataclass(frozen=True)
 class Baseline:
-    """A method that run_baselines.py knows.
+    """A method of `run_baselines.py`.
 
     Attributes:
         compute: (explainee, batch, options) to maps (B, H, W), larger where more salient, of any scale.
@@ -49,7 +35,7 @@ class Baseline:
     package: tuple[str, str] | None = None
 
     def check_package(self, name: str) -> None:
-        """Raises `UserError` with the command that installs the package where it is missing."""
+        """Raise `UserError` with the command that installs the package if it is missing."""
         if self.package is not None and find_spec(self.package[0]) is None:
             raise UserError(
                 f"--method {name} needs the package {self.package[1]}: run 'pip install {self.package[1]}' "

@@ -1,26 +1,25 @@
-"""A run of other methods' maps over an image set, shared by the script and the demo."""
+"""Other methods' maps as methods of a mask job, and the run of the script."""
 
 import dataclasses
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ltx.config import UserError
-from ltx.datasets.base import ImageSet
 from ltx.main.baselines import imported
-from ltx.main.baselines.base import Batch
 from ltx.main.baselines.methods import BASELINES, parse_methods, resolve_methods
 from ltx.main.baselines.options import BaselineOptions
 from ltx.main.baselines.selection import best_of
-from ltx.main.runs.build_images import choose_images
-from ltx.main.runs.build_models import explainee_record, model_to_explain
-from ltx.main.runs.mask_files import MaskUnit
-from ltx.main.runs.mask_job import UnitInput, make_masks
-from ltx.models.checkpoints import weights_sha256
+from ltx.main.common.progress import display_path
+from ltx.main.runs.build_images import images_of
+from ltx.main.runs.build_models import model_to_explain
+from ltx.main.runs.mask_job import MaskJob
+from ltx.main.runs.method import Batch, Maps, Method, joined
 from ltx.models.explainee import Explainee
 from ltx.models.masking import min_max
 from ltx.models.registry import pair_folder
@@ -31,80 +30,85 @@ SELECTED = "_best_pos"
 
 
 def run_baselines(
-    explainee: Explainee,
-    images: ImageSet,
-    folder: Path,
-    methods: Sequence[str],
-    device: torch.device,
-    options: BaselineOptions | None = None,
-) -> Path:
-    """Fills a run folder with the maps of some methods, `saliency/<method>`, each scaled to [0, 1].
+    options: BaselineOptions, evaluation: type, score: Callable[[Any], dict]
+) -> tuple[Path, dict, dict]:
+    """Make the maps of some methods and, unless told not to, score them.
+
+    Args:
+        options: which methods, of which explainee and images.
+        evaluation: dataclass of the evaluation's options.
+        score: from these options to the closing results.
+
+    Returns:
+        The run folder, the results, and how many images were left out.
+
+    Raises:
+        UserError: no images, no weights, another run in the folder; see `fill_with_baselines`.
+    """
+    parse_methods(options.method)  # before weights are looked for
+    job = MaskJob.open(options, images_of(options), default_run_name)
+    fill_with_baselines(job)
+    print(f"maps: {display_path(job.folder)}")
+    return job.evaluate(evaluation, score)
+
+
+def fill_with_baselines(job: MaskJob) -> None:
+    """Fill a job's folder with the maps of its options' methods, `saliency/<method>`, each scaled to [0, 1].
 
     With `select_best_of`, `saliency/<method>_best_pos` beside each.
 
-    Args:
-        explainee: on the device.
-        images: the image set.
-        folder: the run folder; what is there already is not made again.
-        methods: names, see `main.baselines.methods`.
-        device: where to compute.
-        options: everything else (which images, seed, ...); its `method` is replaced by `methods`. Pass the
-            explainee's checkpoint here where it has one, so that evaluators find it again.
-
-    Returns:
-        The run folder.
-
     Raises:
-        UserError: unknown method, one that does not fit the explainee, a package that is not installed, no
-            images, another run in the folder, maps to import that are missing or broken.
+        UserError: unknown method, one that does not fit the explainee, a package that is not installed,
+            another run in the folder, maps to import that are missing or broken.
     """
-    options = options or BaselineOptions(method="", explainee_model_name=explainee.name)
-    methods = resolve_methods(parse_methods(",".join(methods)), explainee)
-    options = dataclasses.replace(options, method=",".join(methods))
+    methods = resolve_methods(parse_methods(job.options.method), job.explainee)
+    options = dataclasses.replace(job.options, method=",".join(methods))
     check_options(options)
-    chosen = choose_images(images, options)
     if imported.METHOD in methods:
-        imported.check_maps(options, [images.names[index] for index in chosen])
-    explained = model_to_explain(explainee, options)
-    names = {method: variant_name(method, options) for method in methods}
-
-    def make(unit: UnitInput) -> MaskUnit:
-        maps, arrays = {}, {}
-        for rows in torch.arange(len(unit.images)).split(options.batch_size):
-            batch_names = [images.names[chosen[index]] for index in unit.index[rows].tolist()]
-            batch = Batch(unit.images[rows], unit.classes[rows], batch_names)
-            for method, variant in names.items():
-                made = scaled(BASELINES[method].compute(explained, batch, options), method, batch_names)
-                maps.setdefault(variant, []).append(made.cpu())
-                if options.select_best_of > 1:
-                    selected = variant + SELECTED
-                    best, which = best_of(
-                        explained, batch.images, made, unit.scored[rows], options.select_best_of
-                    )
-                    maps.setdefault(selected, []).append(min_max(best).cpu())
-                    arrays.setdefault(f"candidate_{selected}", []).append(which.cpu())
-            unit.progress(len(rows))
-        joined = {name: torch.cat(parts).numpy() for name, parts in arrays.items()}
-        return MaskUnit(
-            None, None, {}, {name: torch.cat(parts).numpy() for name, parts in maps.items()}, joined
-        )
-
+        imported.check_maps(options, [job.images.names[index] for index in job.chosen])
+    variants = {method: variant_name(method, options) for method in methods}
     record = {
-        "method": "baselines",
-        "methods": {variant: BASELINES[method].source for method, variant in names.items()},
-        "explainee": explainee_record(options, explainee),
-        "candidates": _candidates(list(names.values()), options.select_best_of),
+        "methods": {variant: BASELINES[method].source for method, variant in variants.items()},
+        "candidates": _candidates(list(variants.values()), options.select_best_of),
     }
-    identity = {"explainee": weights_sha256(explainee.model)}
-    make_masks(
-        folder, options, explainee, images, chosen, identity, record, make, options.unit_size, device,
-        {"method": ",".join(names.values())},
-    )  # fmt: skip
-    return folder
+    maps = BaselineMaps(variants, model_to_explain(job.explainee, options), options)
+    job.fill(Method("baselines", maps, {}, record, options))
+
+
+@dataclasses.dataclass(frozen=True)
+class BaselineMaps:
+    """Maps of some methods, scaled to [0, 1].
+
+    Attributes:
+        variants: name of each method's maps in the mask files.
+        explainee: the model to explain.
+        options: settings of the methods.
+    """
+
+    variants: dict[str, str]
+    explainee: Explainee
+    options: BaselineOptions
+
+    def __call__(self, batch: Batch) -> Maps:
+        parts = []
+        for part in batch.split(self.options.batch_size):
+            parts.append(self._part(part))
+            batch.progress(len(part.images))
+        return joined(parts)
+
+    def _part(self, batch: Batch) -> Maps:
+        maps, chosen = {}, {}
+        for method, variant in self.variants.items():
+            made = BASELINES[method].compute(self.explainee, batch, self.options)
+            made = maps[variant] = scaled(made, method, batch.names)
+            if (n := self.options.select_best_of) > 1:
+                best, which = best_of(self.explainee, batch.images, made, batch.scored, n)
+                maps[variant + SELECTED], chosen[f"candidate_{variant}{SELECTED}"] = min_max(best), which
+        return Maps({}, {name: values.cpu() for name, values in maps.items()}, chosen)
 
 
 def check_options(options: BaselineOptions) -> None:
-    """Raises `UserError` where a number is out of range."""
+    """Raise `UserError` if a number is out of range."""
     lowest = {
         "batch_size": 1, "unit_size": 1, "select_best_of": 1, "smoothgrad_samples": 1, "ig_steps": 2,
         "rise_masks": 1, "rise_grid": 2,
@@ -117,7 +121,7 @@ def check_options(options: BaselineOptions) -> None:
 
 
 def variant_name(method: str, options: BaselineOptions) -> str:
-    """How a method's maps are named in the mask files."""
+    """Name of a method's maps in the mask files."""
     return imported.variant_name(options) if method == imported.METHOD else method
 
 
@@ -143,6 +147,6 @@ def scaled(maps: Tensor, method: str, names: list[str]) -> Tensor:
 
 
 def _candidates(variants: list[str], select_best_of: int) -> dict[str, int]:
-    """How many maps each variant was chosen from."""
+    """Number of maps that each variant was chosen from."""
     selected = {variant + SELECTED: select_best_of for variant in variants} if select_best_of > 1 else {}
     return dict.fromkeys(variants, 1) | selected

@@ -28,7 +28,7 @@ METHOD = "import"
 
 
 def variant_name(options: BaselineOptions) -> str:
-    """How imported maps are named in the mask files: `--maps-name`, else the folder's name."""
+    """Name of imported maps in the mask files: `--maps-name`, else the folder's name."""
     if options.maps_path is None:
         raise UserError("--method import needs the folder of maps: pass it with --maps-path")
     name = options.maps_name or Path(options.maps_path).resolve().name
@@ -36,7 +36,7 @@ def variant_name(options: BaselineOptions) -> str:
 
 
 def check_maps(options: BaselineOptions, names: Sequence[str]) -> None:
-    """Looks for the map of every image, and reads the first.
+    """Look for the map of every image, and read the first.
 
     Raises:
         UserError: no folder, or maps that are not there.
@@ -115,7 +115,7 @@ def _read_png(path: Path) -> np.ndarray:
 
 
 def _places(folder: Path, name: str) -> list[Path]:
-    """Where the map of an image may lie, the likeliest first."""
+    """Possible files of an image's map, the likeliest first."""
     stems = [Path(Path(name).stem)]
     if is_within(name):
         stems = [Path(name).with_suffix(""), Path(name), *stems]

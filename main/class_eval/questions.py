@@ -1,4 +1,4 @@
-"""Pictures that are asked more than one question: why this class, why that one, why one that is not there?
+"""Questions to one picture: why this class, why that one, why one that is not there?
 
 Two digits side by side are asked for each of the two. A picture whose object is outlined is asked for the
 object's class and, where the explainee predicts another one, for that: it must then see it in the background.
@@ -15,11 +15,11 @@ from torch import Tensor
 
 from ltx.config import UserError
 from ltx.datasets.base import ImageSet
-from ltx.datasets.build import batches
 from ltx.main.baselines.base import image_generator
+from ltx.main.runs.method import Ask, Asked
 from ltx.models.explainee import Explainee, class_scores
 
-OBJECT, BACKGROUND, ABSENT = "object", "background", "absent"
+KINDS = OBJECT, BACKGROUND, ABSENT = "object", "background", "absent"
 # An absent class is drawn from those that the explainee gives less than this.
 _IMPROBABLE = 0.05
 # A maximum counts as on the object within 15 pixels of 224, as in the pointing game (Zhang et al. 2018).
@@ -44,62 +44,57 @@ class Question:
     asked: np.ndarray
     other: np.ndarray
 
+    @classmethod
+    def of(cls, name: str, sample: dict, kind: str, label: int) -> "Question":
+        """A question about a sample of an image set with object masks."""
+        mask = sample["mask"].numpy()
+        region, rest = mask == 1, mask == 0
+        if kind == ABSENT:
+            return cls(name, kind, label, np.zeros_like(region), np.ones_like(region))
+        if "second_label" in sample:
+            rest = sample["second_mask"].numpy() == 1
+        first = label == int(sample["label"])
+        return cls(name, kind, label, *((region, rest) if first else (rest, region)))
 
-def questions_of(
-    images: ImageSet,
-    chosen: list[int],
-    explainee: Explainee,
-    seed: int,
-    num_workers: int = 0,
-    batch_size: int = 32,
-) -> Iterator[tuple[Tensor, list[Question]]]:
-    """Batches of pictures with what each is asked.
+
+def ask_about(images: ImageSet, seed: int) -> Ask:
+    """Several classes of each picture; `kind` in the mask files is the position of each in `KINDS`.
 
     Args:
         images: labelled, with object masks.
-        chosen: which of them.
-        explainee: on the device.
         seed: of the absent classes, which depend on it and the picture's name alone.
-        num_workers: processes that read pictures.
-        batch_size: pictures at once.
 
-    Yields:
-        Pictures (N, 3, H, W) in [0, 1], on the device, one for each question, and the N questions.
-
-    Raises:
-        UserError: a picture has no label.
+    Returns:
+        What a `MaskJob` asks; raises `UserError` where a picture has no label.
     """
-    for data in batches(images, chosen, batch_size, num_workers):
-        pixels = data["image"].to(explainee.mean.device)
-        with torch.no_grad():
-            logits = explainee(pixels)
-            probability = class_scores(logits, explainee.multi_label).cpu()
-        rows, questions = [], []
+
+    def ask(data: dict, logits: Tensor, explainee: Explainee) -> Asked:
+        probability = class_scores(logits, explainee.multi_label).cpu()
+        found = []
         for row, position in enumerate(data["index"].tolist()):
-            picture = {key: values[row] for key, values in data.items()}
-            asked = _questions(images.names[position], picture, probability[row], seed)
-            rows += [row] * len(asked)
-            questions += asked
-        yield pixels[rows], questions
+            labels = [int(data[key][row]) for key in ("label", "second_label") if key in data]
+            found += [
+                (row, *pair) for pair in _classes(images.names[position], labels, probability[row], seed)
+            ]
+        rows, kinds, classes = torch.tensor(found).T
+        classes = classes.to(logits.device)
+        return Asked(rows, classes, classes, {"kind": kinds.to(torch.int8)})
+
+    return ask
 
 
-def _questions(name: str, picture: dict[str, Tensor], probability: Tensor, seed: int) -> list[Question]:
-    label, predicted = int(picture["label"]), int(probability.argmax())
-    if label < 0:
+def _classes(name: str, labels: list[int], probability: Tensor, seed: int) -> Iterator[tuple[int, int]]:
+    """Yield kind and class of each question about one picture."""
+    if labels[0] < 0:
         raise UserError(f"image {name} has no label, so there is no class to ask for; pass --labels-path")
-    mask = picture["mask"].numpy()
-    region, rest = mask == 1, mask == 0
-    if "second_label" in picture:
-        second, other = int(picture["second_label"]), picture["second_mask"].numpy() == 1
-        asked = [(OBJECT, label, region, other), (OBJECT, second, other, region)]
-    else:
-        asked = [(OBJECT, label, region, rest)]
-        if predicted != label:
-            asked.append((BACKGROUND, predicted, rest, region))
-    absent = _absent_class(name, probability, [question[1] for question in asked], seed)
+    yield from ((KINDS.index(OBJECT), label) for label in labels)
+    predicted = int(probability.argmax())
+    if len(labels) == 1 and predicted != labels[0]:
+        labels = [*labels, predicted]
+        yield KINDS.index(BACKGROUND), predicted
+    absent = _absent_class(name, probability, labels, seed)
     if absent is not None:
-        asked.append((ABSENT, absent, np.zeros_like(region), np.ones_like(region)))
-    return [Question(name, *question) for question in asked]
+        yield KINDS.index(ABSENT), absent
 
 
 def _absent_class(name: str, probability: Tensor, present: list[int], seed: int) -> int | None:
@@ -120,9 +115,9 @@ def share_on_asked(saliency: np.ndarray, question: Question) -> float:
 
 
 def peaks_on_asked(saliency: np.ndarray, question: Question) -> bool:
-    """Whether a map's maximum (the first of equal ones) lies on the asked pixels, or within reach and nearer.
+    """True if a map's maximum (the first of equal ones) lies on the asked pixels or near them.
 
-    Nearer than to the other pixels, that is; within reach is 15 pixels of 224, to the image's shorter side.
+    Near is within 15 pixels of 224 of the image's shorter side, and nearer than to the other pixels.
     """
     if not question.asked.any():
         return False

@@ -81,34 +81,6 @@ def parse(options_class: type, argv: list[str] | None = None, description: str |
     )
 
 
-def arguments(options_class: type, values: dict[str, Any]) -> list[str]:
-    """Return a command line that `parse` turns into the given options.
-
-    Args:
-        options_class: a dataclass of options.
-        values: by field, as in the dataclass or in run.json; other fields have their defaults.
-
-    Raises:
-        UserError: a name that is no option.
-    """
-    fields = {field.name: field for field in dataclasses.fields(options_class)}
-    flags, positional = [], []
-    for name, value in values.items():
-        if name not in fields:
-            raise UserError(f"'{name}' is no option")
-        if value is None:
-            continue
-        flag, many = _flag(fields[name]), isinstance(value, list | tuple)
-        texts = [str(part) for part in (value if many else [value])]
-        if not flag.startswith("-"):
-            positional += texts
-        elif many:
-            flags += [flag, *texts]
-        else:
-            flags.append(f"{flag}={texts[0]}")
-    return [*flags, "--", *positional] if positional else flags
-
-
 def _flag(field: dataclasses.Field) -> str:
     return field.metadata["flag"] or "--" + field.name.replace("_", "-")
 

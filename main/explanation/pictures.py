@@ -1,4 +1,4 @@
-"""What is written of one explained picture: overlay, saliency map, masked picture and a sheet."""
+"""Files of one explained picture: overlay, saliency map, masked picture and a sheet."""
 
 import re
 from collections.abc import Sequence
@@ -50,7 +50,7 @@ class Explained:
 
     def class_name(self, row: int) -> str:
         """Name of the class that a row explains."""
-        return short_name(self.names[self.unit.target[row]])
+        return short_name(self.names[self.unit.classes[row]])
 
     def caption(self, row: int) -> str:
         """Class and probabilities of a row, for the sheet."""
@@ -63,7 +63,7 @@ class Explained:
 
 
 def write_pictures(folder: Path, stem: str, explained: Explained) -> list[Path]:
-    """Writes `<stem>_{overlay,saliency,masked,sheet}.png` and `<stem>_saliency.npy`.
+    """Write `<stem>_{overlay,saliency,masked,sheet}.png` and `<stem>_saliency.npy`.
 
     With several classes, index and name of the class stand behind the stem, except in the sheet's name.
 
@@ -75,12 +75,12 @@ def write_pictures(folder: Path, stem: str, explained: Explained) -> list[Path]:
     Returns:
         The files, the sheet last.
     """
-    maps, n_classes = explained.maps(explained.shown), len(explained.unit.target)
+    maps, n_classes = explained.maps(explained.shown), len(explained.unit.classes)
     paths = []
     for row, saliency in enumerate(maps):
         start = stem
         if n_classes > 1:
-            start += f"_{explained.unit.target[row]}_{_slug(explained.class_name(row))}"
+            start += f"_{explained.unit.classes[row]}_{_slug(explained.class_name(row))}"
         _, _, laid_over, masked = cells(explained.pixels, saliency)
         views = {"overlay": laid_over, "saliency": saliency.numpy(), "masked": masked}
         for name, view in views.items():

@@ -104,8 +104,8 @@ def class_to_score(unit: MaskUnit, score_class: str) -> np.ndarray:
     Raises:
         UserError: the true class is asked for and the images have no labels.
     """
-    key = {"explained": "target", "target": "label", "predicted": "predicted"}[score_class]
-    classes = unit.target if key == "target" else unit.arrays.get(key)
+    stored = {"explained": unit.classes, "target": unit.arrays.get("label")}
+    classes = stored.get(score_class, unit.arrays.get("predicted"))
     if classes is None or classes.min(initial=0) < 0:
         raise UserError(f"--score-class {score_class}: the masks were made without that class of each image")
     return classes

@@ -31,21 +31,33 @@ def needs_labels(images: ImageSet, chosen: list[int], options) -> None:
     if options.train_model_by_target_gt_class or options.score_class == "target":
         missing = next((images.names[index] for index in chosen if images.labels[index] < 0), None)
         if missing is not None:
-            flag = (
-                "--train-model-by-target-gt-class True"
-                if options.train_model_by_target_gt_class
-                else "--score-class"
-            )
+            by_target = options.train_model_by_target_gt_class
+            flag = "--train-model-by-target-gt-class True" if by_target else "--score-class"
             raise UserError(f"{flag} needs labels and image {missing} has none; pass --labels-path")
+
+
+def images_of(options) -> ImageSet:
+    """The image set of the options, at the size that the explainee's name gives.
+
+    Needs no weights, so that a missing set is reported before any are looked for.
+
+    Args:
+        options: `ExplaineeOptions` with `ImageOptions` or `SegmentationSetOptions`; of both, a `dataset_type`
+            decides. Without either, digits for `vit_digits`, else the ImageNet set.
+
+    Raises:
+        UserError: no such images or explainee.
+    """
+    return _open(options, input_size(options.explainee_model_name))
 
 
 def open_image_set(
     options, explainee: Explainee, images_path: str | None = None, split: str | None = None
 ) -> ImageSet:
-    """The images of `ImageOptions`, at the explainee's size, their labels within its classes.
+    """The images of the options at the explainee's size, their labels within its classes.
 
     Args:
-        options: `ImageOptions` and `ExplaineeOptions`; with a `dataset_type`, that set with object masks.
+        options: see `images_of`.
         explainee: gives size and classes.
         images_path: instead of the options'.
         split: instead of the options'.
@@ -58,37 +70,19 @@ def open_image_set(
     return images
 
 
-def check_images(options) -> None:
-    """Raises `UserError` where `open_image_set` will find no images: before weights are downloaded."""
-    _open(options, (1, 1))
-
-
 def _open(
     options, size: tuple[int, int], images_path: str | None = None, split: str | None = None
 ) -> ImageSet:
-    if getattr(options, "dataset_type", None) is None:
-        digits = options.explainee_model_name == "vit_digits"
-        path, split = images_path or options.images_path, split or options.split
-        return open_images(path, options.labels_path, split, size, digits)
-    if images_path or options.images_path:
-        raise UserError("--images-path and --dataset-type exclude each other; pass one of them")
-    return open_segmentation_set(options)
-
-
-def open_segmentation_set(options) -> ImageSet:
-    """The images with object masks of `SegmentationSetOptions`, at the explainee's size.
-
-    Needs no weights, so that a set that is not there is told before any are looked for.
-
-    Args:
-        options: `SegmentationSetOptions` and `ExplaineeOptions`; without a `dataset_type`, digits for
-            `vit_digits`, else ImageNet-Segmentation.
-
-    Raises:
-        UserError: no such images or explainee.
-    """
-    name = options.explainee_model_name
-    dataset_type = options.dataset_type or (DIGITS if name == "vit_digits" else "imagenet")
-    return open_segmentation(
-        dataset_type, options.segmentation_root, options.labels_path, options.split, input_size(name)
+    dataset_type, digits = (
+        getattr(options, "dataset_type", None),
+        options.explainee_model_name == "vit_digits",
     )
+    split = split or options.split
+    if hasattr(options, "images_path"):
+        path = images_path or options.images_path
+        if dataset_type is None:
+            return open_images(path, options.labels_path, split, size, digits)
+        if path:
+            raise UserError("--images-path and --dataset-type exclude each other; pass one of them")
+    dataset_type = dataset_type or (DIGITS if digits else "imagenet")
+    return open_segmentation(dataset_type, options.segmentation_root, options.labels_path, split, size)

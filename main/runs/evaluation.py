@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 PART_IMAGES = 64
 # Far above what the scores of a mask file take: a zip file can claim a thousand times its size.
 _LARGEST_PART = 2**30
-# What merging needs to add up an evaluation again.
+# What `merge_results.py` needs to add up an evaluation again.
 OPTIONS_FILE = "options.json"
 
 

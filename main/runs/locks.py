@@ -1,7 +1,7 @@
-"""Claims of processes on parts of a folder, so that two never do the same work there at the same time.
+"""Claims on parts of a folder, so that no two processes do the same work at the same time.
 
-A claim is a lock on one byte of a hidden file, byte n for part n (mask file n of a run, say). The kernel
-gives it back when its process ends, however it ends, and processes that it has forked do not hold it.
+A claim is a lock on one byte of a hidden file, byte n for part n, such as mask file n of a run. The kernel
+releases it when its process ends, however it ends; forked processes do not inherit it.
 """
 
 import contextlib
@@ -27,15 +27,15 @@ _TAKEN = (errno.EACCES, errno.EAGAIN)
 
 @contextlib.contextmanager
 def claimed(folder: Path, parts: Collection[int], what: str, wait: bool = False) -> Iterator[None]:
-    """Holds parts of a folder's work for this process; nothing where there are none.
+    """Hold parts of a folder's work for this process; without parts, do nothing.
 
-    Where the disk knows no locks (some network disks), it says so and goes on without.
+    On a disk without locks (some network disks), log a warning and continue.
 
     Args:
         folder: run folder, or results folder.
         parts: numbers of the parts.
         what: what is in the folder, for the message.
-        wait: until another process gives them back, instead of refusing.
+        wait: wait until another process releases them, instead of refusing.
 
     Raises:
         UserError: another process is at work on one of them, or the folder cannot be written.

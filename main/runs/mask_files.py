@@ -37,7 +37,7 @@ class MaskUnit:
 
     Attributes:
         index: int64 (N,), position of each image in the run's manifest.
-        target: int64 (N,), class that each map explains.
+        classes: int64 (N,), class that each map explains (`target` on disk).
         token_masks: by variant, float32 (N, h, w) in [0, 1].
         saliency: by variant, float32 (N, H, W), for methods that are not token-shaped.
         arrays: further arrays with N rows (`label`, `predicted`, `loss`, `pos_auc`, `best_step`, ...).
@@ -46,7 +46,7 @@ class MaskUnit:
     """
 
     index: np.ndarray
-    target: np.ndarray
+    classes: np.ndarray
     token_masks: dict[str, np.ndarray] = field(default_factory=dict)
     saliency: dict[str, np.ndarray] = field(default_factory=dict)
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
@@ -61,21 +61,27 @@ class MaskUnit:
     def maps(self, variant: str, size: tuple[int, int], rows: slice | np.ndarray = slice(None)) -> Tensor:
         """Saliency maps (N, H, W) of a variant's rows: token masks upsampled, others as they are stored."""
         if variant in self.token_masks:
-            return upsample(torch.from_numpy(self.token_masks[variant][rows])[:, None], size)[:, 0]
+            return upsample(torch.from_numpy(self.token_masks[variant][rows]), size)
         maps = torch.from_numpy(self.saliency[variant][rows])
         if tuple(maps.shape[1:]) != tuple(size):
             raise UserError(f"saliency maps of '{variant}' are {tuple(maps.shape[1:])}, wanted {tuple(size)}")
         return maps
 
     def without(self, reasons: dict[int, str]) -> "MaskUnit":
-        """The unit without some of its rows, whose images are skipped for the reasons given by row."""
-        keep = np.array([row not in reasons for row in range(len(self.index))], dtype=bool)
+        """The unit without some images, which are skipped for the reasons given by position."""
+        return self._rows(~np.isin(self.index, list(reasons)), self.skipped | reasons)
+
+    def part(self, positions: range) -> "MaskUnit":
+        """The unit of some positions alone."""
+        skipped = {position: why for position, why in self.skipped.items() if position in positions}
+        return self._rows(np.isin(self.index, positions), skipped)
+
+    def _rows(self, keep: np.ndarray, skipped: dict[int, str]) -> "MaskUnit":
         groups = [
             {name: values[keep] for name, values in group.items()}
             for group in (self.token_masks, self.saliency, self.arrays)
         ]
-        skipped = self.skipped | {int(self.index[row]): reason for row, reason in reasons.items()}
-        return MaskUnit(self.index[keep], self.target[keep], *groups, self.attributes, skipped)
+        return MaskUnit(self.index[keep], self.classes[keep], *groups, self.attributes, skipped)
 
     def not_finite(self) -> dict[int, str]:
         """By row, the maps that hold NaN or infinities."""
@@ -121,7 +127,7 @@ def write_unit(path: Path, unit: MaskUnit) -> None:
     """
     memory = io.BytesIO()
     with h5py.File(memory, "w") as file:
-        file["index"], file["target"] = unit.index.astype(np.int64), unit.target.astype(np.int64)
+        file["index"], file["target"] = unit.index.astype(np.int64), unit.classes.astype(np.int64)
         for group, maps in (("token_mask", unit.token_masks), ("saliency", unit.saliency)):
             for variant, values in maps.items():
                 values = values.astype(np.float32)
@@ -243,8 +249,8 @@ def read_map(folder: Path, position: int, variant: str, size: tuple[int, int]) -
         values = file[f"{groups[0]}/{variant}"][row] if groups and row.size else None
     if values is None:
         raise UserError(f"{path} holds no map '{variant}' of image {position}")
-    unit = MaskUnit(row, row, **{groups[0] + ("s" if groups[0] == "token_mask" else ""): {variant: values}})
-    return unit.maps(variant, size)[0]
+    maps = ({variant: values} if group == groups[0] else {} for group in ("token_mask", "saliency"))
+    return MaskUnit(row, row, *maps).maps(variant, size)[0]
 
 
 def unit_files(folder: Path) -> list[Path]:

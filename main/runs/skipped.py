@@ -1,7 +1,7 @@
-"""Which images of a run have no map, and why: `skipped.csv`; and whose numbers went wrong: `not_finite.csv`.
+"""Lists of a run's images without a map, `skipped.csv`, and with broken numbers, `not_finite.csv`.
 
-Both are made from what the mask files say, so they are right after a kill, a resumption and in any number of
-shards, and name no image twice. They are there only where they name an image.
+Both are made from the mask files, so they are right after a kill and for any number of shards, and name no
+image twice. An empty list is not written.
 """
 
 import csv
@@ -22,10 +22,10 @@ FIELDS = ("img_name", "reason")
 
 
 def write_lists(folder: Path) -> int:
-    """Writes both lists of a run folder from its mask files.
+    """Write both lists of a run folder from its mask files.
 
     Returns:
-        How many images the mask files hold.
+        The number of images in the mask files.
 
     Raises:
         UserError: no mask files, a damaged one, or one that skips an image that the manifest does not list.
@@ -49,12 +49,12 @@ def write_lists(folder: Path) -> int:
 
 
 def write_list(path: Path, reasons: dict[str, str]) -> None:
-    """Writes image names with reasons."""
+    """Write image names with reasons."""
     write_rows(path, FIELDS, reasons.items())
 
 
 def read_list(path: Path) -> dict[str, str]:
-    """Reasons by image name; empty where there is no such list.
+    """Return reasons by image name; empty without such a list.
 
     Raises:
         UserError: the file is no such list.
@@ -69,7 +69,7 @@ def read_list(path: Path) -> dict[str, str]:
 
 
 def counts(run_folder: Path, results: Path | None = None) -> dict[str, int]:
-    """How many images were left out of a run, or of one evaluation of it too, and how many ended early.
+    """Count the images that a run and its evaluations left out, and those that ended early.
 
     Args:
         run_folder: the run.
@@ -82,7 +82,7 @@ def counts(run_folder: Path, results: Path | None = None) -> dict[str, int]:
 
 
 def without_unread(scores: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Scores without the images that could not be read again, which `skipped` and `reason` name instead.
+    """Return scores without the images that could not be read again; `skipped` and `reason` name those.
 
     Args:
         scores: as `results.score_units` wants them, and perhaps `unread` (N,), why each could not be read.
@@ -99,7 +99,7 @@ def without_unread(scores: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def write_unread(folder: Path, run_folder: Path, parts: list[dict[str, np.ndarray]]) -> None:
-    """Writes skipped.csv of an evaluation: images that had been read when the maps were made."""
+    """Write skipped.csv of an evaluation: images that could be read only when the maps were made."""
     found = {
         int(position): str(reason)
         for part in parts

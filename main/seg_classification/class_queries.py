@@ -17,7 +17,7 @@ _N_LIKELY, _N_OTHER = 2, 1
 
 
 @dataclass(frozen=True)
-class Questions:
+class Queries:
     """Classes asked about in each of B images.
 
     Attributes:
@@ -35,9 +35,9 @@ def random_rows(seeds: Sequence[tuple[int, ...]], n: int) -> Tensor:
 
 
 @torch.no_grad()
-def draw_questions(
+def draw_queries(
     explainee, images: Tensor, known: Tensor | None, chance: Tensor, threshold: float = PRESENT
-) -> Questions:
+) -> Queries:
     """Three classes of each image (fewer where there are no three): two likely ones and one other.
 
     The likely ones are the true classes, where they are known, then the predicted one, then those that the
@@ -65,7 +65,7 @@ def draw_questions(
     chance.scatter_(1, likely, -torch.inf)
     others = chance.topk(min(_N_OTHER, n_classes - likely.shape[1])).indices
     classes = torch.cat([likely, others], 1)
-    return Questions(classes, present.gather(1, classes))
+    return Queries(classes, present.gather(1, classes))
 
 
 def answer_losses(
@@ -73,18 +73,18 @@ def answer_losses(
     explainee,
     objective: Objective,
     images: Tensor,
-    questions: Questions,
+    queries: Queries,
     absent_weight: float,
     step: int = 0,
 ) -> dict[str, Tensor]:
-    """Losses of the masks for all questions, each (B,).
+    """Losses of the masks for all queries, each (B,).
 
     The mean of the objective over the classes that are present, and for those that are not the mask loss
     alone, which pulls to 0, its mean at `absent_weight`. `prediction_loss` and `mask_loss` are those
     of the present ones.
     """
-    n_each = questions.classes.shape[1]
-    classes, present = questions.classes.flatten(), questions.present.flatten()
+    n_each = queries.classes.shape[1]
+    classes, present = queries.classes.flatten(), queries.present.flatten()
     masks = explainer(images, classes)
     rows, absent = present.nonzero()[:, 0], (~present).nonzero()[:, 0]
     losses = objective(explainee, images[rows // n_each], masks[rows], classes[rows], step)

@@ -225,11 +225,10 @@ def finetune(
             losses = _losses(
                 objective, explainee, pixels, masks, asked, record.steps[rows], not stack.use_vmap
             )
-            better, aucs = None, None
+            tokens, better, aucs = masks.detach()[:, 0], None, None
             if scorer is not None:
-                maps = upsample(masks.detach(), pixels.shape[-2:])[:, 0]
-                better, aucs = scorer.score(rows, pixels, maps, read)
-            record.add(rows, masks.detach()[:, 0], losses.detach(), better, aucs)
+                better, aucs = scorer.score(rows, pixels, upsample(tokens, pixels.shape[-2:]), read)
+            record.add(rows, tokens, losses.detach(), better, aucs)
             stopped = scorer.stopped[rows].tolist() if settings.early_stop and scorer else None
             ended = queue.step(stopped)
             if len(ended) < len(queue.slots):

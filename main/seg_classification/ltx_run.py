@@ -1,25 +1,27 @@
-"""A run of LTX or pLTX masks over an image set, shared by classification, segmentation and the demo."""
+"""LTX and pLTX as methods of a mask job, and the run that the scripts share."""
 
 import dataclasses
 import logging
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from ltx.config import UserError, recipe_suffix
-from ltx.datasets.base import ImageSet
 from ltx.main.common.devices import speed_up
 from ltx.main.common.memory import AUTO, SideBySide, measure_slot
-from ltx.main.runs.build_images import choose_images
+from ltx.main.common.progress import display_path
+from ltx.main.runs.build_images import images_of
 from ltx.main.runs.build_models import (
     RANDOMISED_EXPLAINEE,
-    explainee_record,
     explainer_name,
+    explainer_path,
     model_to_explain,
     pretrained_explainer,
     settled,
     with_explainer_named,
 )
-from ltx.main.runs.mask_files import MaskUnit
-from ltx.main.runs.mask_job import UnitInput, make_masks
+from ltx.main.runs.mask_job import MaskJob
+from ltx.main.runs.method import Batch, Maps, Method
 from ltx.main.seg_classification.finetuning import Settings, finetune, pltx
 from ltx.main.seg_classification.options import FinetuneOptions
 from ltx.models.checkpoints import load_state, weights_sha256
@@ -31,38 +33,43 @@ from ltx.models.registry import pair_folder
 
 log = logging.getLogger(__name__)
 
-# The released finetuning goes on with pretraining's schedule as if it were this long, at this peak.
+# The released finetuning continues the schedule of pretraining as if it were this long, with this peak.
 RELEASED_PEAK, _RELEASED_STEPS = 2e-3, 250_000
 
 
-def run_ltx(options: FinetuneOptions, explainee: Explainee, images: ImageSet, folder: Path, device) -> dict:
-    """Fills `folder` with LTX masks (pLTX masks with `RUN_BASE_MODEL`) and returns its run.json.
+def run_ltx(options, evaluation: type, score: Callable[[Any], dict]) -> tuple[Path, dict, dict]:
+    """Make LTX masks (pLTX masks with `RUN_BASE_MODEL`) and, unless told not to, score them.
 
     Args:
-        options: what to do.
-        explainee: on the device.
-        images: the image set.
-        folder: the run folder.
-        device: where to compute.
+        options: `LtxOptions` with images.
+        evaluation: dataclass of the evaluation's options.
+        score: from these options to the closing results.
+
+    Returns:
+        The run folder, the results, and how many images were left out.
 
     Raises:
-        UserError: no pLTX explainer, no images, another run in the folder, ...
+        UserError: no images, no weights, no pLTX explainer, another run in the folder, ...
     """
-    options = with_explainer_named(options)
-    explainer, path, metadata = pretrained_explainer(options, explainee)
-    explainer.to(device)
-    options = settled(options, explainer)
+    options, images = with_explainer_named(options), images_of(options)
+    explainer_path(options)  # before the explainee's weights are looked for
+    job = MaskJob.open(options, images, default_run_name)
+    job.fill(ltx_method(job))
+    print(f"masks: {display_path(job.folder)}")
+    return job.evaluate(evaluation, score)
+
+
+def ltx_method(job: MaskJob) -> Method:
+    """LTX, or pLTX with `RUN_BASE_MODEL`, as a job's `LtxOptions` say.
+
+    Raises:
+        UserError: no pLTX explainer, or options that make no sense.
+    """
+    explainee = job.explainee
+    explainer, path, metadata = pretrained_explainer(job.options, explainee)
+    options = settled(job.options, explainer.to(job.device))
     print(f"pLTX explainer: {path}")
-    settings = finetune_settings(options, explainer, path)
-    method = "pltx" if options.RUN_BASE_MODEL else "ltx"
-    identity = {"explainee": weights_sha256(explainee.model), "explainer": weights_sha256(explainer)}
-    record = {
-        "method": method,
-        "explainee": explainee_record(options, explainee),
-        "explainer": {"name": explainer.name, "checkpoint": str(path), "sha256": identity["explainer"]}
-        | metadata,
-        "candidates": candidates(options),
-    }
+    settings, sha256 = finetune_settings(options, explainer, path), weights_sha256(explainer)
     explained = model_to_explain(explainee, options)
     if options.randomise_weights and not metadata.get(RANDOMISED_EXPLAINEE):
         log.warning(
@@ -74,68 +81,50 @@ def run_ltx(options: FinetuneOptions, explainee: Explainee, images: ImageSet, fo
     speed_up(options, explainee, explainer)
     if explained is not explainee:
         speed_up(options, explained)
-    loss, side_by_side = Objective.from_options(options), None
-    if not options.RUN_BASE_MODEL:
-        side_by_side = SideBySide(options.batch_size, measure_slot(explainer, explained, loss), device)
-    make = _UnitMaker(explainer, explained, loss, settings, side_by_side)
-    attributes = {"method": method, "explainer": explainer.name}
-    chosen = choose_images(images, options)
-    return make_masks(
-        folder,
-        options,
-        explainee,
-        images,
-        chosen,
-        identity,
-        record,
-        make,
-        options.unit_size,
-        device,
-        attributes,
-    )
+    record = {
+        "explainer": {"name": explainer.name, "checkpoint": str(path), "sha256": sha256} | metadata,
+        "candidates": candidates(options),
+    }
+    if options.RUN_BASE_MODEL:
+        return Method("pltx", pltx_maps(explainer), {"explainer": sha256}, record, options)
+    loss = Objective.from_options(options)
+    side_by_side = SideBySide(options.batch_size, measure_slot(explainer, explained, loss), job.device)
+    maps = FinetunedMaps(explainer, explained, loss, settings, side_by_side)
+    return Method("ltx", maps, {"explainer": sha256}, record, options)
+
+
+def pltx_maps(explainer: Explainer) -> Callable[[Batch], Maps]:
+    """Masks by one forward pass."""
+
+    def maps(batch: Batch) -> Maps:
+        masks = pltx(explainer, batch.images, batch.classes)
+        batch.progress(len(batch.images))
+        return Maps(masks)
+
+    return maps
 
 
 @dataclasses.dataclass
-class _UnitMaker:
-    """The masks of one work unit: by finetuning, or by one forward pass without `side_by_side`."""
+class FinetunedMaps:
+    """Masks by finetuning; without `side_by_side`, as many images at once as the settings' slots."""
 
     explainer: Explainer
     explainee: Explainee
     objective: Objective
     settings: Settings
-    side_by_side: SideBySide | None
+    side_by_side: SideBySide | None = None
 
-    def __call__(self, unit: UnitInput) -> MaskUnit:
+    def __call__(self, batch: Batch) -> Maps:
         if self.side_by_side is None:
-            masks, figures = pltx(self.explainer, unit.images, unit.classes), {}
-            unit.progress(len(unit.images))
+            masks, figures = self._finetune(batch, self.settings.slots)
         else:
-            masks, figures = self.side_by_side.run(lambda slots: self._finetune(unit, slots))
-        arrays = {name: values.cpu().numpy() for name, values in figures.items()}
-        return MaskUnit(None, None, {name: mask.cpu().numpy() for name, mask in masks.items()}, {}, arrays)
+            masks, figures = self.side_by_side.run(lambda slots: self._finetune(batch, slots))
+        return Maps(masks, {}, figures)
 
-    def _finetune(self, unit: UnitInput, slots: int) -> tuple[dict, dict]:
-        done = []
-
-        def progress(n: int) -> None:
-            done.append(n)
-            unit.progress(n)
-
+    def _finetune(self, batch: Batch, slots: int) -> tuple[dict, dict]:
+        models, rows = (self.explainer, self.explainee), (batch.images, batch.classes, batch.scored)
         settings = dataclasses.replace(self.settings, slots=slots)
-        try:
-            return finetune(
-                self.explainer,
-                self.explainee,
-                unit.images,
-                unit.classes,
-                unit.scored,
-                self.objective,
-                settings,
-                progress,
-            )
-        except BaseException:
-            unit.progress(-sum(done))  # the unit is begun anew with fewer slots
-            raise
+        return finetune(*models, *rows, self.objective, settings, batch.progress)
 
 
 def default_run_name(options: FinetuneOptions, images_name: str) -> str:
@@ -147,7 +136,7 @@ def default_run_name(options: FinetuneOptions, images_name: str) -> str:
 
 
 def candidates(options: FinetuneOptions) -> dict[str, int]:
-    """How many masks each variant was chosen from; `best_loss` was chosen by the loss, not by a metric."""
+    """Number of masks that each variant was chosen from; `best_loss` by the loss, not by a metric."""
     if options.RUN_BASE_MODEL:
         return {"pltx": 1}
     n = options.n_epochs_to_optimize_stage_b
@@ -187,7 +176,7 @@ def finetune_settings(options: FinetuneOptions, explainer: Explainer, checkpoint
 
 
 def _released(checkpoint: Path, explainer: Explainer, peak: float):
-    """Rate by update and AdamW state, as the released code goes on from a checkpoint."""
+    """Rate by update and AdamW state, as the released code continues a checkpoint."""
     names = list(explainer.trainable())
     path = checkpoint if checkpoint.suffix == ".ckpt" else checkpoint.with_suffix(".pt")
     if not path.is_file():

@@ -26,7 +26,7 @@ from ltx.main.runs.run_folder import check_same_run
 from ltx.main.runs.skipped import SKIPPED_FILE, write_list
 from ltx.main.seg_classification.class_queries import (
     answer_losses,
-    draw_questions,
+    draw_queries,
     improbable_area,
     random_rows,
 )
@@ -226,9 +226,9 @@ class Trainer:
             return self.objective(self.explainee, images, self.model(images), classes, self.step)
         chance = random_rows(self._seeds(index), self.explainee.num_classes)
         known = known if self.plan.by_target else None
-        questions = draw_questions(self.explainee, images, known, chance)
+        queries = draw_queries(self.explainee, images, known, chance)
         return answer_losses(
-            self.model, self.explainee, self.objective, images, questions, self.plan.absent_weight, self.step
+            self.model, self.explainee, self.objective, images, queries, self.plan.absent_weight, self.step
         )
 
     def _backward(self, images: Tensor, known: Tensor, index: Tensor, counting: Tensor, n: int) -> None:

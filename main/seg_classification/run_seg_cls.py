@@ -28,13 +28,13 @@ def main(options: PretrainOptions) -> tuple[Path, dict, dict]:
     """Trains and reports the best epoch."""
     from ltx.main.common import launch
     from ltx.main.common.devices import pick_device
-    from ltx.main.runs.build_images import check_images
+    from ltx.main.runs.build_images import images_of
     from ltx.main.runs.build_models import load_explainee
     from ltx.main.runs.skipped import counts
     from ltx.main.seg_classification.pretrain_run import pretrain
 
     device = pick_device(options.device)
-    check_images(options)
+    images_of(options)  # before weights are looked for
     explainee = load_explainee(options).to(device)
     folder, rows = pretrain(options, explainee, device, launch.start(device))
     best = min(rows, key=lambda row: row["val_POS"])

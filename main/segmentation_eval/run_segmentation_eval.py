@@ -19,9 +19,10 @@ from ltx.main.segmentation_eval.options import SegmentationOptions
 @cli.script(SegmentationOptions)
 def main(options: SegmentationOptions) -> tuple[Path, dict, dict]:
     """Evaluate and print the table."""
-    from ltx.main.segmentation_eval.stage import score_run
+    from ltx.main.runs.skipped import counts
+    from ltx.main.segmentation_eval.stage import evaluate_and_print
 
-    return score_run(options)
+    return options.run_folder, evaluate_and_print(options), counts(options.run_folder)
 
 
 if __name__ == "__main__":

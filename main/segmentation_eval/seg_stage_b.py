@@ -4,7 +4,7 @@
         --explainee-model-name vit_base_224 --dataset-type imagenet
 
 Data sets lie in `--segmentation-root` (default data/): gtsegs_ijcv.mat, coco/, voc/VOCdevkit/VOC2012;
-`digits` need nothing. Goes on where it was when killed and repeated.
+`digits` need nothing. The same command resumes a run that was killed.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ from ltx.main.segmentation_eval.options import SegStageBOptions
 
 @cli.script(SegStageBOptions)
 def main(options: SegStageBOptions) -> tuple[Path, dict, dict]:
-    """Makes the masks and evaluates them."""
+    """Make the masks and evaluate them."""
     from ltx.main.segmentation_eval.stage import run_stage
 
     return run_stage(options)

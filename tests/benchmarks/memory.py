@@ -18,9 +18,9 @@ from ltx.datasets.digits import DigitsOnPhotos
 from ltx.main.perturbation_eval.evaluator import evaluate
 from ltx.main.perturbation_eval.options import PerturbationOptions
 from ltx.main.perturbation_eval.unit_scorer import UnitScorer
-from ltx.main.runs import mask_job
 from ltx.main.runs.build_models import load_explainee
-from ltx.main.seg_classification.ltx_run import run_ltx
+from ltx.main.runs.mask_job import MaskJob
+from ltx.main.seg_classification.ltx_run import ltx_method
 from ltx.main.seg_classification.options import FinetuneOptions
 
 
@@ -33,7 +33,7 @@ def main() -> None:
     asked = flags.parse_args()
     print(f"{asked.images} digits, {asked.steps} steps per image instead of 25, then POS and NEG")
     readings: dict[str, list[float]] = {"ltx": [], "evaluation": []}
-    watch(mask_job, "_make_unit", readings["ltx"])
+    watch(MaskJob, "_make", readings["ltx"])
     watch(UnitScorer, "score", readings["evaluation"])
     with tempfile.TemporaryDirectory() as folder:
         run(Path(folder) / "run", asked)
@@ -65,9 +65,9 @@ def run(folder: Path, asked: argparse.Namespace) -> None:
         num_workers=0,
         device="cpu",
     )
-    explainee = load_explainee(options)
-    images = DigitsOnPhotos("train", asked.images, explainee.input_size)
-    run_ltx(options, explainee, images, folder, "cpu")
+    images = DigitsOnPhotos("train", asked.images, (64, 64))
+    job = MaskJob(folder, options, load_explainee(options), images, range(asked.images))
+    job.fill(ltx_method(job))
     evaluate(PerturbationOptions(run_folder=folder, metrics="POS,NEG", device="cpu", num_workers=0))
 
 

@@ -72,7 +72,7 @@ def explain(folder: Path, steps: int, flags: list[str]) -> list[MaskUnit]:
 
 def row(name: str, before: MaskUnit, after: MaskUnit, names: list[str]) -> str:
     """One line of the table."""
-    cells = [name, short_name(names[before.target[0]]), f"{before.arrays['probability'][0]:.0%}"]
+    cells = [name, short_name(names[before.classes[0]]), f"{before.arrays['probability'][0]:.0%}"]
     cells += [f"{unit.arrays[score][0]:.0%}" for unit in (before, after) for score in SCORES]
     return f"| {' | '.join(cells)} |"
 

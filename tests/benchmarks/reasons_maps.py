@@ -40,7 +40,7 @@ class Run:
     @cached_property
     def classes(self) -> np.ndarray:
         """Class that is explained in each of them, (N,)."""
-        return np.concatenate([read_unit(file).target for file in unit_files(self.folder)])
+        return np.concatenate([read_unit(file).classes for file in unit_files(self.folder)])
 
     def maps(self, variant: str) -> np.ndarray:
         """Saliency maps (N, H, W) at the explainee's input size."""

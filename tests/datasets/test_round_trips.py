@@ -76,7 +76,7 @@ def test_mask_files(tmp_path, data):
     write_unit(path, unit)
     again = read_unit(path)
     np.testing.assert_array_equal(again.index, unit.index)
-    np.testing.assert_array_equal(again.target, unit.target)
+    np.testing.assert_array_equal(again.classes, unit.classes)
     np.testing.assert_array_equal(again.arrays["loss"], unit.arrays["loss"])
     assert again.attributes["method"] == unit.attributes["method"]
     assert again.token_masks.keys() == unit.token_masks.keys()

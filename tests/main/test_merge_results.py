@@ -7,7 +7,10 @@ import h5py
 import numpy as np
 import pytest
 
+from ltx.config import UserError
 from ltx.main import merge_results
+from ltx.main.perturbation_eval.options import PerturbationOptions
+from ltx.main.runs.run_folder import resolved_options
 from ltx.main.seg_classification import run_seg_cls_opt
 
 N, UNIT = 8, 2
@@ -138,6 +141,15 @@ def test_a_run_without_scores(tiny_pair, run_script, tmp_path):
     assert done.code == 0, done.err
     merged = run_script(merge_results, tmp_path / "run")
     assert "no evaluation was begun" in merged.out and merged.closing["results"] == {}
+
+
+def test_stored_options_come_back(tmp_path):
+    options = PerturbationOptions(run_folder=tmp_path, fill="mean", exclude_manifest=tmp_path / "a.csv")
+    stored = json.loads(json.dumps(resolved_options(options)))
+    assert merge_results._options_of(PerturbationOptions, stored) == options
+    for wrong in ({"filling": "mean"}, {"fill": "red"}, {"fill": None}, {"batch_size": True}, {"metrics": 3}):
+        with pytest.raises(UserError, match=f"'{next(iter(wrong))}' is"):
+            merge_results._options_of(PerturbationOptions, stored | wrong)
 
 
 def test_no_run(run_script, tmp_path):

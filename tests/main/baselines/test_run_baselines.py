@@ -90,7 +90,7 @@ def test_randomised_weights_explain_another_model_and_are_named(run, tmp_path):
     assert not np.allclose(
         true.saliency["input_gradient"], randomised.saliency["input_gradient_randomised"], atol=0.05
     )
-    np.testing.assert_array_equal(true.target, randomised.target)
+    np.testing.assert_array_equal(true.classes, randomised.classes)
 
 
 def test_imports_maps(run, tmp_path):

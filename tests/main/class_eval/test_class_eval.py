@@ -8,10 +8,14 @@ import pytest
 import torch
 
 from ltx.config import UserError
+from ltx.datasets.build import batches
 from ltx.datasets.digits import DigitsOnPhotos
 from ltx.datasets.gtsegs import ImagenetSegmentation
 from ltx.main.class_eval import evaluator, run_class_eval
-from ltx.main.class_eval.questions import Question, peaks_on_asked, questions_of, share_on_asked
+from ltx.main.class_eval.questions import KINDS, Question, ask_about, peaks_on_asked, share_on_asked
+from ltx.main.perturbation_eval import run_perturbation_eval
+from ltx.main.runs import mask_job
+from ltx.main.runs.mask_files import unit_files
 from ltx.models.explainee import Explainee
 from ltx.models.explainer import Explainer
 from ltx.models.explainer_files import save_explainer
@@ -76,10 +80,23 @@ def test_regions_that_fill_the_picture_count_by_their_pixels():
 # What is asked.
 
 
+def questions_of(images, chosen, explainee, seed):
+    """Pictures and questions, a row each, as a job and its evaluation make them."""
+    (data,) = batches(images, chosen, len(chosen))
+    with torch.no_grad():
+        asked = ask_about(images, seed)(data, explainee(data["image"]), explainee)
+    rows = zip(asked.rows.tolist(), asked.figures["kind"].tolist(), asked.classes.tolist(), strict=True)
+    positions = [chosen[row] for row in asked.rows.tolist()]
+    return data["image"][asked.rows], [
+        Question.of(images.names[position], images[position], KINDS[kind], label)
+        for position, (_, kind, label) in zip(positions, rows, strict=True)
+    ]
+
+
 def test_two_digits_are_asked_for_both_and_for_one_that_is_not_there(make_explainee):
     images = DigitsOnPhotos("tune", 6, (32, 32), n_digits=2)
     explainee = make_explainee(num_classes=10)
-    pixels, questions = next(questions_of(images, [4, 1], explainee, seed=0))
+    pixels, questions = questions_of(images, [4, 1], explainee, seed=0)
     assert [q.kind for q in questions] == ["object", "object", "absent"] * 2
     for start, position in ((0, 4), (3, 1)):
         sample, (left, right, absent) = images[position], questions[start : start + 3]
@@ -88,14 +105,14 @@ def test_two_digits_are_asked_for_both_and_for_one_that_is_not_there(make_explai
         assert (left.asked == (sample["mask"] == 1).numpy()).all() and (left.other == right.asked).all()
         assert (right.other == left.asked).all() and not absent.asked.any()
         assert absent.label not in (left.label, right.label)
-    again = next(questions_of(images, [1], explainee, seed=0))[1]
+    again = questions_of(images, [1], explainee, seed=0)[1]
     assert [q.label for q in again] == [q.label for q in questions[3:]], "depends on the picture alone"
 
 
 def test_absent_classes_are_improbable(make_explainee):
     images = DigitsOnPhotos("tune", 20, (32, 32), n_digits=2)
     explainee = make_explainee(num_classes=10)
-    pixels, questions = next(questions_of(images, list(range(20)), explainee, seed=1))
+    pixels, questions = questions_of(images, list(range(20)), explainee, seed=1)
     probability = explainee(pixels).softmax(1)
     absent = [i for i, q in enumerate(questions) if q.kind == "absent"]
     assert len(absent) == 20 and len({questions[i].label for i in absent}) > 4
@@ -115,7 +132,7 @@ def test_outlined_objects_are_asked_for_their_class_and_the_background_for_the_p
     rows = "\n".join(f"{i},{label}" for i, label in enumerate(labels))
     (tmp_path / "labels.csv").write_text(f"index,label\n{rows}\n")
     labelled = ImagenetSegmentation(tmp_path, (32, 32))
-    _, questions = next(questions_of(labelled, [0, 1, 2], explainee, seed=0))
+    _, questions = questions_of(labelled, [0, 1, 2], explainee, seed=0)
     kinds = [(q.name, q.kind) for q in questions if q.kind != "absent"]
     assert kinds == [("0", "object"), ("1", "object"), ("1", "background"), ("2", "object")]
     of_one = {q.kind: q for q in questions if q.name == "1"}
@@ -123,7 +140,7 @@ def test_outlined_objects_are_asked_for_their_class_and_the_background_for_the_p
     assert (of_one["object"].asked == of_one["background"].other).all() and of_one["object"].asked.any()
     assert (of_one["object"].asked ^ of_one["object"].other)[labelled[1]["mask"].numpy() >= 0].all()
     with pytest.raises(UserError, match="image 0 has no label"):
-        next(questions_of(plain, [0], explainee, seed=0))
+        questions_of(plain, [0], explainee, seed=0)
 
 
 # The script.
@@ -175,6 +192,46 @@ def test_ltx_goes_on_from_there(run, caplog):
     assert {"pltx_class_conditional", "last_class_conditional"} <= rows.keys() and "pltx" not in rows
     assert rows["last_class_conditional"] != rows["pltx_class_conditional"]
     assert "not class-conditional stands beside it" in caplog.text
+
+
+def test_killed_and_resumed_it_gives_the_same(run, tmp_path, monkeypatch, caplog):
+    """Killed after the first of three mask files; then that file is not made again."""
+    monkeypatch.setattr(run_class_eval, "_UNIT", 2)
+    flags = (
+        "--method",
+        "random,input_gradient",
+        "--steps",
+        "2",
+        "--default-root-dir",
+        tmp_path,
+        "--run-name",
+    )
+    whole = run(*flags, "whole")
+    assert whole.code == 0, whole.err
+    write_unit = mask_job.write_unit
+
+    def killed_at_the_second(path, unit):
+        if path.name != "000000-000001.h5":
+            raise KeyboardInterrupt
+        write_unit(path, unit)
+
+    monkeypatch.setattr(mask_job, "write_unit", killed_at_the_second)
+    assert run(*flags, "killed").code == 130
+    monkeypatch.setattr(mask_job, "write_unit", write_unit)
+    (file,) = unit_files(tmp_path / "killed")
+    made = file.stat().st_mtime_ns
+    resumed = run(*flags, "killed")
+    assert resumed.closing["results"] == whole.closing["results"]
+    assert file.stat().st_mtime_ns == made and len(unit_files(tmp_path / "killed")) == 3
+    for name in ("per_question.csv", "masks/000002-000003.h5"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_its_mask_files_are_read_by_the_evaluator(run, run_script, tmp_path):
+    folder = run("--method", "random").closing["run"]
+    scored = run_script(run_perturbation_eval, folder, "--metrics", "POS", "--device", "cpu")
+    assert scored.code == 0, scored.err
+    assert scored.closing["results"].keys() == {"pltx_class_conditional", "random"}
 
 
 def test_mistakes(run, tiny_pair, tmp_path):

@@ -268,12 +268,6 @@ def test_help_names_every_flag_with_its_default(capsys):
     assert "--plot-path" not in text
 
 
-def test_shared_options_are_handed_over():
-    options = FinetuneOptions(score_class="target", device="cpu", num_shards=2, shard_index=1, batch_size=3)
-    handed = cli.shared(options, PerturbationOptions)
-    assert handed["score_class"] == "target" and handed["num_shards"] == 2 and handed["shard_index"] == 1
-    assert "batch_size" not in handed and "exclude_manifest" not in handed
-    assert PerturbationOptions(run_folder=Path("x"), **handed).device == "cpu"
 
 
 def test_paths_that_are_not_there_are_told_before_anything_runs(run_script, tmp_path):

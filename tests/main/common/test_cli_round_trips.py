@@ -16,7 +16,7 @@ from ltx.main.common import cli
 from ltx.main.runs.run_folder import resolved_options
 from ltx.main.seg_classification.options import FinetuneOptions
 from ltx.tests.support.mutations import DETERMINISTIC
-from ltx.tests.support.scripts import options_classes
+from ltx.tests.support.scripts import arguments, options_classes
 
 CLASSES = options_classes()
 # No NUL (no operating system passes one on), no surrogates (they are no text), and not empty.
@@ -71,7 +71,7 @@ def test_options_to_a_command_line_and_back(options_class):
     @given(any_of(options_class))
     def there_and_back(options):
         values = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
-        assert cli.parse(options_class, cli.arguments(options_class, values)) == options
+        assert cli.parse(options_class, arguments(options_class, values)) == options
 
     there_and_back()
 
@@ -80,14 +80,14 @@ def test_options_to_a_command_line_and_back(options_class):
 def test_what_a_recipe_sets_comes_back(recipe):
     argv = ["--recipe", recipe, "--explainee-model-name", "vit_digits", "--seed", "7"]
     options = cli.parse(FinetuneOptions, argv)
-    assert cli.parse(FinetuneOptions, cli.arguments(FinetuneOptions, vars(options))) == options
+    assert cli.parse(FinetuneOptions, arguments(FinetuneOptions, vars(options))) == options
 
 
 @DETERMINISTIC
 @given(any_of(FinetuneOptions))
 def test_what_run_json_stores_gives_the_same_options(options):
     stored = json.loads(json.dumps(resolved_options(options)))
-    again = cli.parse(FinetuneOptions, cli.arguments(FinetuneOptions, stored))
+    again = cli.parse(FinetuneOptions, arguments(FinetuneOptions, stored))
     assert again == options
     assert resolved_options(again, only_identity=True) == resolved_options(options, only_identity=True)
 
@@ -104,8 +104,3 @@ def test_any_words_are_options_or_one_error(words):
         assert stop.code == 0 and {"-h", "--help"} & set(words)
     else:
         assert isinstance(options, FinetuneOptions)
-
-
-def test_a_name_that_is_no_option():
-    with pytest.raises(UserError, match="'batchsize' is no option"):
-        cli.arguments(FinetuneOptions, {"batchsize": 3})

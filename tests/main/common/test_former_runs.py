@@ -12,6 +12,7 @@ from ltx.main.common import cli
 from ltx.main.runs.build_models import settled
 from ltx.main.runs.run_folder import open_run, resolved_options
 from ltx.main.seg_classification.options import FinetuneOptions, PretrainOptions
+from ltx.tests.support.scripts import arguments
 
 SHIPPED = sorted((config.ROOT / "checkpoints").glob("*/*/run.json"))
 
@@ -23,7 +24,7 @@ def test_the_shipped_trainings_keep_their_hash(path, change, tmp_path):
     run = json.loads(path.read_text())
     (tmp_path / "run.json").write_text(path.read_text())
     stored = {name: value for name, value in run["options"].items() if value is not None} | change
-    options = settled(cli.parse(PretrainOptions, cli.arguments(PretrainOptions, stored)))
+    options = settled(cli.parse(PretrainOptions, arguments(PretrainOptions, stored)))
     identity = {name: value for name, value in run["identity"].items() if name != "options"}
     if change:
         with pytest.raises(

@@ -9,7 +9,7 @@ import torch
 
 from ltx import config
 from ltx.config import ALIASES, Rule, UserError
-from ltx.main import demo, explain
+from ltx.main import explain
 from ltx.main.class_eval.options import ClassEvalOptions
 from ltx.main.common import cli
 from ltx.main.common.options import ObjectiveOptions
@@ -228,29 +228,3 @@ def test_another_recipe_is_another_run_and_says_so(scripts, tiny_pair, caplog):
     error = scripts(run_seg_cls_opt, *given, "--recipe", "ordered").error
     assert "recipe was released, now ordered" in error and "mask_loss was bce, now l1" in error
     assert "best.safetensors was pretrained with --recipe released, not with ordered" in caplog.text
-
-
-def test_the_demo_hands_its_recipe_on(monkeypatch, run_script, tiny_pair, places):
-    seen = {}
-    monkeypatch.setattr("ltx.main.demo_run.load_explainee", lambda options: _Nothing())
-    monkeypatch.setattr("ltx.main.demo_run.open_image_set", lambda *_: [])
-    monkeypatch.setattr(
-        "ltx.main.demo_run.Demo._draw", lambda self: {"train": None, "val": None, "explained": None}
-    )
-    monkeypatch.setattr(
-        "ltx.main.demo_run.pretrain", lambda options, *_: (seen.update(pretrain=options), (0, 0))[1]
-    )
-
-    def run_ltx(options, explainee, images, folder, device):
-        seen.update(ltx=options, folder=folder)
-        raise UserError("enough")
-
-    monkeypatch.setattr("ltx.main.demo_run.run_ltx", run_ltx)
-    assert run_script(demo, "--recipe", "ordered", "--n-epochs", 9).error == "error: enough"
-    assert seen["folder"] == places / "data" / "results" / "demo-vit_digits-ordered" / "ltx"
-    assert seen["pretrain"].n_epochs == 9 and seen["pretrain"].recipe == seen["ltx"].recipe == "ordered"
-
-
-class _Nothing:
-    def to(self, device):
-        return self

@@ -10,7 +10,7 @@ from PIL import Image
 
 from ltx.datasets.base import to_tensor
 from ltx.main import explain
-from ltx.main.explanation import run as run_module
+from ltx.main.explanation.method import PictureMethod
 from ltx.main.explanation.pictures import LONGEST_SIDE, stems
 from ltx.main.perturbation_eval import run_perturbation_eval
 from ltx.main.runs.mask_files import read_unit, unit_files
@@ -63,7 +63,7 @@ def test_default_is_one_forward_pass_of_the_top_class(run, photo, tiny_pair, pla
     probability = explainee(image).softmax(1)[0]
     unit = read_unit(unit_files(folder)[0])
     np.testing.assert_allclose(unit.token_masks["pltx"], mask[:, 0].detach(), atol=1e-6)
-    assert unit.target.tolist() == [probability.argmax()]
+    assert unit.classes.tolist() == [probability.argmax()]
     saliency = torch.nn.functional.interpolate(mask, (40, 60), mode="bilinear", align_corners=False)[0, 0]
     np.testing.assert_allclose(np.load(folder / "photo_saliency.npy"), saliency.detach(), atol=1e-6)
     masked = np.asarray(Image.open(folder / "photo_masked.png")).astype(float)
@@ -102,7 +102,7 @@ def test_several_classes_are_contrasted(run, photo, tmp_path):
     result = run("--input", photo, "--target-class", "animal c", "7", "--class-names", names, "--steps", "3")
     folder, files = written(result)
     unit = read_unit(unit_files(folder)[0])
-    assert (unit.target.tolist(), unit.index.tolist()) == ([2, 7], [0, 0])
+    assert (unit.classes.tolist(), unit.index.tolist()) == ([2, 7], [0, 0])
     assert not np.allclose(*unit.token_masks["last"])
     np.testing.assert_allclose(*unit.token_masks["pltx"])
     assert {"photo_2_animal_c_overlay.png", "photo_7_animal_h_saliency.npy", "photo_sheet.png"} <= files
@@ -155,7 +155,7 @@ def test_side_by_side_is_as_one_by_one(run, write_images):
     run("--input", folder, *flags, "--batch-size", "4", "--run-name", "together")
     for ours, theirs in zip(unit_files(together), unit_files(alone), strict=True):
         ours, theirs = read_unit(ours), read_unit(theirs)
-        assert ours.target.tolist() == [3, 5] and ours.index.tolist() == theirs.index.tolist()
+        assert ours.classes.tolist() == [3, 5] and ours.index.tolist() == theirs.index.tolist()
         for variant, masks in theirs.token_masks.items():
             np.testing.assert_allclose(ours.token_masks[variant], masks, rtol=0, atol=1e-5)
         assert ours.arrays.keys() == theirs.arrays.keys()
@@ -164,17 +164,17 @@ def test_side_by_side_is_as_one_by_one(run, write_images):
 
 def test_auto_takes_what_fits_and_backs_off(run, write_images, monkeypatch, caplog):
     """The masks are those of a given number, and a number that is too large says what to pass."""
-    folder, explain_pictures = write_images(["a.png", "b.png", "c.png"]), run_module.explain_pictures
+    folder, maps = write_images(["a.png", "b.png", "c.png"]), PictureMethod.maps
 
-    def short_of_memory(pictures, index, explainee, plan, batch_size):
+    def short_of_memory(self, batch, explainee, batch_size):
         if batch_size > 2:
             raise MemoryError
-        return explain_pictures(pictures, index, explainee, plan, batch_size)
+        return maps(self, batch, explainee, batch_size)
 
     flags = ("--input", folder, "--target-class", "3", "--steps", "2")
     plain = run(*flags, "--run-name", "plain")
     assert "taking 16 at once" in plain.out and "two moments" in plain.out
-    monkeypatch.setattr(run_module, "explain_pictures", short_of_memory)
+    monkeypatch.setattr(PictureMethod, "maps", short_of_memory)
     auto = run(*flags, "--run-name", "auto", "--batch-size", "auto")
     assert auto.code == 0 and "going on with 2" in caplog.text
     for ours, theirs in zip(*[unit_files(written(result)[0]) for result in (plain, auto)], strict=True):

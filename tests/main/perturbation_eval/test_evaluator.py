@@ -110,7 +110,7 @@ def test_against_a_plain_implementation(run, tiny_pair, score_class):
             image = digits[i]["image"]
             with torch.no_grad():
                 predicted = explainee(image[None]).argmax().item()
-            assert unit.target[k] == predicted
+            assert unit.classes[k] == predicted
             c = predicted if score_class == "explained" else digits.labels[i]
             for variant in unit.variants:
                 if variant == "signed":

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ltx.datasets.digits import DigitsOnPhotos
-from ltx.main.baselines.baseline_run import run_baselines
+from ltx.main.baselines.baseline_run import fill_with_baselines
 from ltx.main.baselines.options import BaselineOptions
 from ltx.main.perturbation_eval import evaluator, run_perturbation_eval, unit_scorer
 from ltx.main.perturbation_eval.evaluator import evaluate
@@ -15,6 +15,7 @@ from ltx.main.perturbation_eval.information import median_curve
 from ltx.main.perturbation_eval.metrics import METRICS
 from ltx.main.perturbation_eval.options import PerturbationOptions
 from ltx.main.runs import evaluation
+from ltx.main.runs.mask_job import MaskJob
 
 
 @pytest.fixture
@@ -26,8 +27,9 @@ def make_run(make_explainee, tmp_path, monkeypatch):
 
     def make(methods, unit_size):
         images = DigitsOnPhotos("test", 6, image_size=(16, 16))
-        options = BaselineOptions(method="", unit_size=unit_size, num_workers=0)
-        return run_baselines(explainee, images, tmp_path / "run", methods, "cpu", options)
+        options = BaselineOptions(method=",".join(methods), unit_size=unit_size, num_workers=0)
+        fill_with_baselines(MaskJob(tmp_path / "run", options, explainee, images, range(6)))
+        return tmp_path / "run"
 
     return make
 

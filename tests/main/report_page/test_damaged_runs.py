@@ -2,7 +2,7 @@
 
 import pytest
 
-from ltx.main import merging
+from ltx.main import merge_results
 from ltx.main.perturbation_eval import evaluator as perturbation
 from ltx.main.perturbation_eval.options import PerturbationOptions
 from ltx.main.report_page.collect import PERTURBATION, SEGMENTATION, open_runs, read_results
@@ -29,9 +29,9 @@ def evaluate(run) -> None:
 
 
 def merge(run) -> None:
-    merging.check_masks(run)
-    for folder in merging.evaluations(run):
-        merging.merge(run, folder)
+    merge_results.check_masks(run)
+    for folder in merge_results.evaluations(run):
+        merge_results.merge(run, folder)
 
 
 def report(run) -> None:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ltx.main.seg_classification.class_queries import answer_losses, draw_questions, random_rows
+from ltx.main.seg_classification.class_queries import answer_losses, draw_queries, random_rows
 from ltx.models.conditioning import class_rows_of
 from ltx.models.losses import Objective
 
@@ -21,7 +21,7 @@ class Fixed:
 def draw(probability, known=None, seed=0, threshold=0.1):
     known = None if known is None else torch.tensor(known)
     images = torch.zeros(len(probability), 3, 2, 2)
-    return draw_questions(
+    return draw_queries(
         Fixed(probability),
         images,
         known,
@@ -74,12 +74,12 @@ def test_losses_are_the_objective_for_present_classes_and_the_mask_alone_for_abs
     explainee = make_explainee("cnn")
     explainer = make_explainer("vit", class_rows=class_rows_of(explainee))
     objective, images = Objective("l1", 7.0), torch.rand(2, 3, 32, 32)
-    questions = draw_questions(explainee, images, None, random_rows([(0,), (1,)], 5), threshold=0.3)
-    assert 0 < questions.present.sum() < questions.present.numel()
-    losses = answer_losses(explainer, explainee, objective, images, questions, 0.25)
+    queries = draw_queries(explainee, images, None, random_rows([(0,), (1,)], 5), threshold=0.3)
+    assert 0 < queries.present.sum() < queries.present.numel()
+    losses = answer_losses(explainer, explainee, objective, images, queries, 0.25)
     for row in range(2):
         found, vanishing = [], []
-        for c, present in zip(questions.classes[row], questions.present[row], strict=True):
+        for c, present in zip(queries.classes[row], queries.present[row], strict=True):
             mask = explainer(images[row][None], c[None])
             one = objective(explainee, images[row][None], mask, c[None])["loss"]
             (found if present else vanishing).append(one[0] if present else 7.0 * mask.mean())
@@ -120,9 +120,9 @@ def test_training_makes_masks_follow_the_class_and_shrinks_those_of_absent_ones(
     present = torch.tensor([[c in pair for c in range(4)] for pair in pairs])
     for step in range(300):
         chance = random_rows([(step, i) for i in range(6)], 4)
-        questions = draw_questions(explainee, images, None, chance)
-        assert torch.equal(questions.present, present.gather(1, questions.classes))
-        losses = answer_losses(explainer, explainee, Objective("l1", 0.5), images, questions, 1.0)
+        queries = draw_queries(explainee, images, None, chance)
+        assert torch.equal(queries.present, present.gather(1, queries.classes))
+        losses = answer_losses(explainer, explainee, Objective("l1", 0.5), images, queries, 1.0)
         optimizer.zero_grad()
         losses["loss"].sum().backward()
         optimizer.step()

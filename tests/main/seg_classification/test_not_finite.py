@@ -118,8 +118,9 @@ def test_rows_are_left_out_together():
     masks = torch.rand(3, 2, 2).numpy()
     masks[1, 0, 0] = float("inf")
     unit = MaskUnit(torch.tensor([4, 5, 6]).numpy(), torch.arange(3).numpy(), {"a": masks}, {}, {"x": masks})
-    left = unit.without(unit.not_finite())
-    assert left.index.tolist() == [4, 6] and left.target.tolist() == [0, 2]
+    assert list(unit.not_finite()) == [1]
+    left = unit.without({5: unit.not_finite()[1]})
+    assert left.index.tolist() == [4, 6] and left.classes.tolist() == [0, 2]
     assert list(left.skipped) == [5] and len(left.arrays["x"]) == 2 and not left.not_finite()
 
 

@@ -13,8 +13,9 @@ from ltx.config import UserError
 from ltx.datasets.build import open_segmentation
 from ltx.datasets.imagenet import open_folder
 from ltx.main.baselines.options import BaselineOptions
-from ltx.main.runs.mask_files import MaskUnit, read_unit, unit_path, write_unit
-from ltx.main.runs.mask_job import make_masks
+from ltx.main.runs.mask_files import read_unit, unit_path, write_unit
+from ltx.main.runs.mask_job import MaskJob
+from ltx.main.runs.method import Maps, Method
 from ltx.main.segmentation_eval import evaluator, sheets
 from ltx.main.segmentation_eval.evaluator import evaluate
 from ltx.main.segmentation_eval.options import SegmentationOptions
@@ -39,21 +40,15 @@ def make_run(folder, images, unit_size: int = 2, shards: tuple[int, int] | None 
         shards = {"num_shards": shards[0], "shard_index": shards[1]}
     options = BaselineOptions(method="test", num_workers=0, unit_size=unit_size, **(shards or {}))
 
-    def make(unit):
-        rng = [np.random.default_rng(int(index)) for index in unit.index]
-        tokens = np.stack([r.random((4, 5), dtype=np.float32) for r in rng])
-        tokens[unit.index.numpy() == 1] = 0.3
-        noise = np.stack([r.normal(size=SIZE).astype(np.float32) for r in rng])
-        truth = np.stack([(images[int(i)]["mask"] == 1).numpy().astype(np.float32) for i in unit.index])
-        unit.progress(len(unit.index))
-        return MaskUnit(None, None, {"pltx": tokens}, {"random": noise, "oracle": truth}, {})
+    def make(batch):
+        rng = [np.random.default_rng(int(index)) for index in batch.index]
+        tokens = torch.from_numpy(np.stack([r.random((4, 5), dtype=np.float32) for r in rng]))
+        tokens[batch.index == 1] = 0.3
+        noise = torch.from_numpy(np.stack([r.normal(size=SIZE).astype(np.float32) for r in rng]))
+        truth = torch.stack([(images[int(i)]["mask"] == 1).float() for i in batch.index])
+        return Maps({"pltx": tokens}, {"random": noise, "oracle": truth})
 
-    explainee = constant_explainee()
-    record = {"explainee": {"name": "constant", "checkpoint": None, "sha256": ""}}
-    make_masks(
-        folder, options, explainee, images, list(range(len(images))), {}, record, make, unit_size,
-        torch.device("cpu"), {},
-    )  # fmt: skip
+    MaskJob(folder, options, constant_explainee(), images, range(len(images))).fill(Method("test", make))
     return folder
 
 

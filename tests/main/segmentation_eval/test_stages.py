@@ -109,7 +109,7 @@ def test_target_class_is_explained_where_the_set_has_labels(models, tmp_path, ca
     (tmp_path / "labels.csv").write_text("index,label\n0,7\n1,4\n")
     made = stage("a", models, tmp_path, *flags, capsys=capsys)
     (file,) = (tmp_path / "runs" / "imagenet_segmentation-vit_digits-target-pltx" / "masks").iterdir()
-    np.testing.assert_array_equal(read_unit(file).target, [7, 4])
+    np.testing.assert_array_equal(read_unit(file).classes, [7, 4])
     assert list((tmp_path / "runs").glob("*/results/segmentation-target/summary.json"))
     assert made["results"].keys() == {"pltx"}
 

@@ -1,0 +1,140 @@
+"""The method of `explain.py`."""
+
+import dataclasses
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ltx.config import RELEASED, UserError
+from ltx.datasets.classes import find_class
+from ltx.main.api import FRESH, default_steps, explain
+from ltx.main.common.memory import AUTO, SideBySide, measure_slot
+from ltx.main.common.recipes import filled
+from ltx.main.explanation.options import ExplainOptions
+from ltx.main.runs.build_models import new_explainer, pretrained_explainer, settled
+from ltx.main.runs.method import Asked, Batch, Maps, Method
+from ltx.models.checkpoints import weights_sha256
+from ltx.models.explainee import Explainee, class_scores
+from ltx.models.explainer import Explainer
+from ltx.models.explainer_files import NoExplainerError
+from ltx.models.losses import Objective
+
+log = logging.getLogger(__name__)
+
+_TOP = 5
+
+
+@dataclass(frozen=True)
+class PictureMethod:
+    """Explainer and settings of a run of `explain.py`.
+
+    Attributes:
+        explainer: makes the masks.
+        source: where its weights come from, in words.
+        targets: classes to explain in every picture; empty for the top class of each.
+        steps: masks per picture and class, 0 for one forward pass.
+        lr: rate of the steps.
+        objective: loss of the steps.
+        shown: variant that is shown.
+        batch_size: pictures and classes side by side, or `auto`.
+    """
+
+    explainer: Explainer
+    source: str
+    targets: tuple[int, ...]
+    steps: int
+    lr: float
+    objective: Objective
+    shown: str
+    batch_size: int | str
+
+    @property
+    def name(self) -> str:
+        """One word for the way the masks are made."""
+        return f"ltx{self.steps}" if self.steps else "pltx"
+
+    def ask(self, data: dict[str, Any], logits: Tensor, _: Explainee) -> Asked:
+        """The targets, else the top class of each picture."""
+        n, each = len(logits), max(1, len(self.targets))
+        classes = torch.tensor(self.targets * n, device=logits.device) if self.targets else logits.argmax(1)
+        return Asked(torch.arange(n).repeat_interleave(each), classes, classes)
+
+    def of(self, explainee: Explainee) -> Method:
+        """The method of a mask job, for an explainee on its device.
+
+        Raises:
+            UserError: a batch size that does not fit the memory; the message says which one would.
+        """
+        memory = measure_slot(self.explainer, explainee, self.objective)
+        if not self.steps:  # one forward pass for all, with the explainer's own weights
+            memory = dataclasses.replace(memory, weights=0)
+        side = SideBySide(self.batch_size, memory, explainee.mean.device, quiet=not self.steps)
+        sha256 = weights_sha256(self.explainer)
+        how = {name: getattr(self, name) for name in ("targets", "steps", "lr", "shown")}
+        return Method(
+            self.name,
+            lambda batch: side.run(lambda n: self.maps(batch, explainee, n)),
+            {"explainer": sha256, "plan": how | {"objective": dataclasses.asdict(self.objective)}},
+            {"explainer": {"name": self.explainer.name, "checkpoint": self.source, "sha256": sha256}},
+            at_once=max(1, side.n // max(1, len(self.targets))),
+        )
+
+    def maps(self, batch: Batch, explainee: Explainee, batch_size: int) -> Maps:
+        """Masks and scores of a batch, `batch_size` rows side by side."""
+        made = explain(
+            self.explainer, explainee, batch.images, batch.classes, self.steps, self.lr, self.objective,
+            self.shown, batch_size,
+        )  # fmt: skip
+        probability = class_scores(batch.logits, explainee.multi_label)
+        top = probability.topk(min(_TOP, probability.shape[1]))
+        figures = made.scores | made.figures | {"top_class": top.indices, "top_probability": top.values}
+        return Maps(made.variants, {}, figures)
+
+
+def picture_method(options: ExplainOptions, explainee: Explainee, names: list[str]) -> PictureMethod:
+    """Resolve classes, explainer and defaults.
+
+    Args:
+        options: what is asked for.
+        explainee: what is explained.
+        names: name of each class.
+
+    Raises:
+        UserError: no such class, or an explainer that does not fit.
+    """
+    if options.steps is not None and options.steps < 0:
+        raise UserError(f"--steps {options.steps}: wanted 0 or more")
+    targets = tuple(dict.fromkeys(find_class(text, names) for text in options.target_class or ()))
+    explainer, source = _explainer(options, explainee)
+    explainer.to(explainee.mean.device)
+    if not explainer.is_trained:
+        options = filled(options, FRESH.objective.as_options() | {"finetune_lr": FRESH.lr})
+    options = settled(options, explainer)
+    if options.batch_size != AUTO and options.batch_size < 1:
+        raise UserError(f"--batch-size {options.batch_size}: must be at least 1")
+    steps = options.steps
+    if steps is None:
+        steps = default_steps(explainer, bool(targets), options.recipe)
+    if steps == 0 and targets and not explainer.class_conditional:
+        log.warning("--steps 0: one forward pass depends on no class; the mask is the same for every class")
+    shown, loss = options.show_step if steps else "pltx", Objective.from_options(options)
+    return PictureMethod(
+        explainer, source, targets, steps, options.finetune_lr, loss, shown, options.batch_size
+    )
+
+
+def _explainer(options: ExplainOptions, explainee: Explainee) -> tuple[Explainer, str]:
+    """The pair's pLTX explainer, else its backbone with a fresh head; and where its weights come from."""
+    try:
+        explainer, path, _ = pretrained_explainer(options, explainee)
+        return explainer, str(path)
+    except NoExplainerError as error:
+        is_chosen = options.explainer_checkpoint is not None or options.recipe not in (None, RELEASED)
+        if is_chosen or error.other_recipe is not None:
+            raise
+    fresh = filled(options, {"activation_function": "softmax"})
+    explainer = new_explainer(fresh, explainee, options.mask_scale or 1)
+    return explainer, "none found, so its backbone with a fresh head"
