@@ -37,7 +37,8 @@ class ImageSet(Dataset, ABC):
     has_void = False
 
     def __init__(self, image_size: tuple[int, int]):
-        self.image_size = tuple(image_size)
+        height, width = image_size
+        self.image_size = (height, width)
         self.names: list[str] = []
         self.labels: list[int] = []
 

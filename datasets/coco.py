@@ -156,7 +156,7 @@ def _named(kind: str, record: Any) -> str:
     return f"{kind} {record.get('id', 'without id')}" if isinstance(record, dict) else kind
 
 
-def _wrong_field(record: Any, fields: dict[str, type]) -> str | None:
+def _wrong_field(record: Any, fields: dict[str, Any]) -> str | None:
     """The first field that a record lacks or that has another type, None where all are right."""
     if not isinstance(record, dict):
         return f"is {record!r:.80}"

@@ -51,7 +51,8 @@ class ImagenetSegmentation(SegmentationSet):
     ):
         super().__init__(image_size, root, split)
         self.path = Path(root) if Path(root).is_file() else Path(root) / FILE
-        self._file, self._owner = None, None
+        self._file: h5py.File | None = None
+        self._owner: int | None = None
         everything = [str(index) for index in range(_check(self.path))]
         self.names = everything
         splits = self._set_labels(labels_path, self.path.parent / "labels.csv", set(everything))

@@ -41,7 +41,7 @@ class ClassCondition(nn.Module):
     def __init__(self, rows: Tensor | int, dim: int, pooled: bool = False, entry: int | None = None):
         super().__init__()
         self.kind = LEARNED if isinstance(rows, int) else CLASSIFIER
-        if self.kind == LEARNED:
+        if isinstance(rows, int):
             self.rows = nn.Parameter(torch.randn(rows, _WIDTH))
         else:
             self.register_buffer("rows", _standardised(rows.detach().float()))

@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -89,7 +90,11 @@ def save_explainer(
         tensors = {
             key: value.half() if value.is_floating_point() else value for key, value in tensors.items()
         }
-    names = {"explainer": explainer.name, "explainee": explainee_name, "activation": explainer.activation}
+    names: dict[str, Any] = {
+        "explainer": explainer.name,
+        "explainee": explainee_name,
+        "activation": explainer.activation,
+    }
     if explainer.mask_scale != 1:
         names["mask_scale"] = explainer.mask_scale
     if explainer.halo:

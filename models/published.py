@@ -129,10 +129,10 @@ def training_state(path: Path, trainable: list[str]) -> dict:
     try:
         stored, step = state["optimizer_states"][0], state["global_step"]
         group = stored["param_groups"][0]
-        entries = _entries_by_name(
+        numbers = _entries_by_name(
             state["state_dict"], [i for g in stored["param_groups"] for i in g["params"]]
         )
-        entries = {name: stored["state"][i] for name, i in entries.items() if i in stored["state"]}
+        entries = {name: stored["state"][i] for name, i in numbers.items() if i in stored["state"]}
         moments = {
             key: rename_explainer({name: entry[key] for name, entry in entries.items()})
             for key in ("exp_avg", "exp_avg_sq")

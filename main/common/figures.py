@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -130,5 +131,5 @@ def plot_curves(
 
 def _save(figure: Figure, path: Path) -> None:
     # Without the date and version that matplotlib adds, the same run gives the same file.
-    how = {"format": "png", "dpi": 130, "metadata": {"Software": None}}
+    how: dict[str, Any] = {"format": "png", "dpi": 130, "metadata": {"Software": None}}
     replace_file(path, lambda temporary: figure.savefig(temporary, **how))

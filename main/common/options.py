@@ -29,7 +29,7 @@ def option(default, help, *, flag=None, choices=None, metavar=None, group=None, 
     return dataclasses.field(default=default, metadata=meta)
 
 
-@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(option,))
+@dataclass_transform(kw_only_default=True, frozen_default=True)
 def options(group: str = "options", free: bool = False):
     """Decorate a frozen dataclass of options; `group` and `free` hold for its own fields."""
 

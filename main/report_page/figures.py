@@ -6,6 +6,7 @@ Text and axes take the page's own colour, so that they are readable in light and
 import io
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -25,9 +26,9 @@ _LINE = "line-of-row-"
 
 def line_styles(rows: Sequence[Row], reference: str) -> dict[str, dict]:
     """Colour, dashes and width of each row's line, the reference's standing out."""
-    palette = matplotlib.colormaps["tab10"].colors
+    palette = matplotlib.colormaps["tab10"]
     # tab10's red and orange are too near the reference's colour.
-    colours = [matplotlib.colors.to_hex(palette[i]) for i in (0, 2, 4, 9, 6, 8, 5, 7)]
+    colours = [matplotlib.colors.to_hex(palette(i)) for i in (0, 2, 4, 9, 6, 8, 5, 7)]
     styles, place = {}, 0
     for row in rows:
         if row.label == reference:
@@ -105,7 +106,7 @@ def _panel():
 def _svg(figure: Figure, name: str) -> str:
     """The figure as an SVG element whose ids no other figure of the page has."""
     buffer = io.StringIO()
-    settings = {"svg.fonttype": "none", "svg.hashsalt": name, "text.parse_math": False}
+    settings: Any = {"svg.fonttype": "none", "svg.hashsalt": name, "text.parse_math": False}
     with matplotlib.rc_context(settings):
         figure.savefig(
             buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
