@@ -83,7 +83,7 @@ class Rule:
     explainer: str | None = None
 
 
-ACTIVATIONS = ("sigmoid", "relu", "softmax")
+ACTIVATIONS = ("sigmoid", "relu", "softmax", "relu_released", "softmax_released")
 FILLS = ("black", "mean", "blur")
 MASK_LOSSES = ("bce", "bce_probability", "l1", "entropy_softmax")
 MASK_SCALES = (1, 2, 4, 8)

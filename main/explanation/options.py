@@ -58,7 +58,8 @@ class ExplainOptions(RunOptions, BadImageOptions, PlaceOptions, ExplainerOptions
         free=True,
     )
     batch_size: int | str = option(
-        16, "pictures and classes explained side by side, or auto: what fits the memory", metavar="N|auto",
+        "auto", "pictures and classes explained side by side at most; auto: what fits the memory",
+        metavar="N|auto",
         group="finetuning", free=True,
     )  # fmt: skip
     show_step: str = option(

@@ -74,11 +74,13 @@ def run_ltx(options: FinetuneOptions, explainee: Explainee, images: ImageSet, fo
     if explained is not explainee:
         speed_up(options, explained)
     loss, side_by_side = objective(options), None
+    chosen = choose_images(images, options)
     if not options.RUN_BASE_MODEL:
-        side_by_side = SideBySide(options.batch_size, measure_slot(explainer, explained, loss), device)
+        memory = measure_slot(explainer, explained, loss)
+        at_most = min(len(chosen), options.unit_size)
+        side_by_side = SideBySide(options.batch_size, memory, device, at_most)
     make = _UnitMaker(explainer, explained, loss, settings, side_by_side)
     attributes = {"method": method, "explainer": explainer.name}
-    chosen = choose_images(images, options)
     return make_masks(
         folder,
         options,

@@ -129,7 +129,7 @@ class LtxOptions(
         group="finetuning",
     )  # fmt: skip
     batch_size: int | str = option(
-        16, "images finetuned side by side, or auto: what fits the memory", metavar="N|auto",
+        "auto", "images finetuned side by side at most; auto: what fits the memory", metavar="N|auto",
         group="finetuning", free=True,
     )  # fmt: skip
     unit_size: int = option(256, "images per mask file", group="finetuning", metavar="N")
