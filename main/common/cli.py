@@ -207,7 +207,7 @@ def run_script(options_class: type, main: Callable, argv: list[str] | None = Non
         if message is None:
             raise
         _end_with(message)
-    closing = {"run": None if run is None else str(run), "results": results}
+    closing = {"run": None if run is None else str(Path(run).absolute()), "results": results}
     print(json.dumps(closing | (_left_out(run) if run is not None else {})))
 
 

@@ -43,7 +43,8 @@ def evaluate(options: SegmentationOptions) -> dict[str, dict]:
         skip = options.on_bad_image == "skip"
         return lambda unit, _: score_unit(images, chosen, unit, read_as, options.num_workers, skip)
 
-    parts = evaluation.score_units(options, folder, run, PROTOCOL, prepare)
+    columns = [column for reading in read_as for column in reading.columns]
+    parts = evaluation.score_units(options, folder, run, PROTOCOL, prepare, columns)
     return {} if parts is None else _add_up(folder, options, run, images, chosen, read_as, parts)
 
 
