@@ -84,7 +84,7 @@ class Rule:
     explainer: str | None = None
 
 
-ACTIVATIONS = ("sigmoid", "relu", "softmax")
+ACTIVATIONS = ("sigmoid", "relu", "softmax", "relu_released", "softmax_released")
 FILLS = ("black", "mean", "blur")
 MASK_LOSSES = ("bce", "bce_probability", "l1", "entropy_softmax")
 MASK_SCALES = (1, 2, 4, 8)
@@ -99,7 +99,7 @@ RECIPES: dict[str, tuple[Rule, ...]] = {
         Rule(values={"mask_loss_mul": 30.0}, stage="pretraining", explainer="vit_small_224"),
         # The schedule is sized on more images than are used, so that the rate never reaches its peak.
         Rule(values={"lr": 2e-3, "schedule_images": 50_000}, stage="pretraining", explainer=PUBLISHED),
-        Rule(values={"finetune_lr": 5e-5, "select_best": True, "batch_size": 16}, stage="finetuning"),
+        Rule(values={"finetune_lr": 5e-5, "select_best": True, "batch_size": "auto"}, stage="finetuning"),
     ),
     "ordered": (
         Rule(values={"mask_loss": "l1", "order_loss_mul": 1.0, "smooth_loss_mul": 3.0, "mask_halo": 0.05}),

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import logging
 import os
+import re
 import subprocess
 import sys
 from functools import cache
@@ -15,6 +17,8 @@ from ltx.config import UserError
 from ltx.datasets.base import NO_LABEL, ImageSet, to_tensor
 from ltx.datasets.labels import class_index, read_label_rows
 from ltx.datasets.pictures import EXTENSIONS, file_of, is_within, pictures_in, read_image, shown_name
+
+log = logging.getLogger(__name__)
 
 _SECONDS = 60  # to read a file of less than a megabyte
 
@@ -54,10 +58,11 @@ def open_folder(
 ) -> FolderImages:
     """Finds out how a folder of pictures is laid out.
 
-    With `labels_path`: a CSV with columns `img_name,label` (and perhaps `split`), or the development kit's
-    `ILSVRC2012_validation_ground_truth.txt` with `meta.mat` beside it. Without: class folders (WordNet
-    ids, or any names, whose order gives the classes), else `labels.csv` in the folder or beside it, else
-    pictures without labels.
+    With `labels_path`: a CSV with columns `img_name,label` (and perhaps `split`), a text file with a name
+    and a class on each line, or the development kit's `ILSVRC2012_validation_ground_truth.txt`, a number on
+    each, with `meta.mat` beside it. Each may label more images than the folder holds. Without: class folders
+    (WordNet ids, or any names, whose order gives the classes), else `labels.csv` in the folder or beside it,
+    else pictures without labels.
 
     Args:
         images_path: folder of pictures or class folders.
@@ -164,27 +169,43 @@ def _with_label_file(root: Path, labels_path: Path, split: str | None) -> tuple[
     if labels_path.suffix.lower() == ".txt":
         if split is not None:
             raise UserError(f"--split {split} needs a labels CSV with a column 'split', not {labels_path}")
-        return _development_kit(root, labels_path)
+        return _text_labels(root, labels_path)
     return _csv_labels(root, labels_path, split)
 
 
 def _csv_labels(root: Path, path: Path, split: str | None) -> tuple[list[str], list[int]]:
     rows = read_label_rows(path, "img_name")
+    _check_all_labelled(root, path, {str(Path(row["img_name"] or "")) for row in rows})
     if split is not None:
         splits = {row.get("split") or photograph_split(row["img_name"]) for row in rows}
         if split not in splits:
             raise UserError(f"--split {split}: {path} has only {', '.join(sorted(splits))}")
         rows = [row for row in rows if (row.get("split") or photograph_split(row["img_name"])) == split]
+    return _of_files(root, path, [(row["img_name"], row["label"]) for row in rows])
+
+
+def _of_files(root: Path, path: Path, labelled: list[tuple[str, str | None]]) -> tuple[list[str], list[int]]:
+    """Names and classes of the labelled images that are in a folder."""
     names, labels = [], []
-    for row in rows:
-        name = row["img_name"]
+    for name, label in labelled:
         if not is_within(name):
             raise UserError(f"{path} names {name}, which is outside {root}")
-        if not name or not os.path.lexists(file_of(root, name)):
-            raise UserError(f"{path} names {name}, which is not in {root}")
-        names.append(name)
-        labels.append(class_index(path, name, row["label"]))
+        if name and os.path.lexists(file_of(root, name)):
+            names.append(name)
+            labels.append(class_index(path, name, label))
+    if not names:
+        raise UserError(f"{path} names {labelled[0][0]}, which is not in {root}, nor is any other it names")
+    if len(names) < len(labelled):
+        log.warning("%s labels %d images, of which %d are in %s", path, len(labelled), len(names), root)
     return names, labels
+
+
+def _check_all_labelled(root: Path, path: Path, labelled: set[str]) -> None:
+    for picture in pictures_in(root):
+        if shown_name(picture.name) not in labelled:
+            raise UserError(
+                f"{path} has no label for image {shown_name(picture.name)} in {root}; add its row"
+            )
 
 
 def photograph_split(name: str) -> str:
@@ -193,27 +214,58 @@ def photograph_split(name: str) -> str:
     return ("none", "train", "train", "tune", "report")[remainder]
 
 
-def _development_kit(root: Path, path: Path) -> tuple[list[str], list[int]]:
-    """Labels of a flat ImageNet validation folder from the development kit's ground truth and `meta.mat`."""
+def _text_labels(root: Path, path: Path) -> tuple[list[str], list[int]]:
+    """Labels from names and classes (as the authors' `val ground truth.txt`), or from ids alone."""
+    try:
+        lines = [line.rsplit(None, 1) for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
+    except (ValueError, OSError) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+    if not lines:
+        raise UserError(f"{path} is empty; wanted a name and a class, or a class number, on each line")
+    if len(lines[0]) == 1:
+        return _development_kit(root, path, [line[-1] for line in lines])
+    alone = next((line[0] for line in lines if len(line) == 1), None)
+    if alone is not None:
+        raise UserError(f"{path}: wanted a name and a class on each line, got '{alone}'")
+    _check_all_labelled(root, path, {name for name, _ in lines})
+    return _of_files(root, path, [(name, label) for name, label in lines])
+
+
+def _development_kit(root: Path, path: Path, numbers: list[str]) -> tuple[list[str], list[int]]:
+    """Labels of a flat ImageNet validation folder from the development kit's ground truth and `meta.mat`.
+
+    A folder with fewer images than labels has to name each as ImageNet does, ILSVRC2012_val_00000005.JPEG.
+    """
     meta = path.parent / "meta.mat"
     if not meta.is_file():
         raise UserError(
             f"{meta} not found: it belongs beside {path.name} (ImageNet development kit, folder data/)"
         )
     try:
-        ids = [int(line) for line in path.read_text().split()]
-    except (ValueError, OSError) as error:
+        ids = [int(number) for number in numbers]
+    except ValueError as error:
         raise UserError(f"cannot read {path}: {error}") from error
     wnids = _wnids(meta)
     names = [shown_name(picture.name) for picture in pictures_in(root)]
     if len(names) != len(ids):
-        raise UserError(
-            f"{path} has {len(ids)} labels, {root} has {len(names)} images; they must be equal in number"
-        )
+        ids = [ids[place] for place in _places(root, path, names, len(ids))]
     unknown = next((number for number in ids if wnids.get(number) not in wnid_to_index()), None)
     if unknown is not None:
         raise UserError(f"{path}: class {unknown} is not one of ImageNet's 1,000 in {meta}")
     return names, [wnid_to_index()[wnids[number]] for number in ids]
+
+
+def _places(root: Path, path: Path, names: list[str], n_labels: int) -> list[int]:
+    """Line of each image in a list of labels without names, by the number in its name."""
+    found = [re.fullmatch(r"ILSVRC2012_val_0*([1-9]\d*)\.\w+", name) for name in names]
+    numbers = [int(match[1]) if match else 0 for match in found]
+    for name, number in zip(names, numbers, strict=True):
+        if not 1 <= number <= n_labels:
+            raise UserError(
+                f"{path} has {n_labels} labels, {root} has {len(names)} images, and the name of {name} does "
+                "not tell which of them is its own (ILSVRC2012_val_00000001.JPEG has the first)"
+            )
+    return [number - 1 for number in numbers]
 
 
 # SciPy's reader crashes on some damaged files; in a process of its own that costs that process alone.

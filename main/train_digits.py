@@ -75,7 +75,8 @@ def main(options: TrainDigitsOptions) -> tuple[Path, dict]:
         lambda path: Path(path).write_text(json.dumps(record, indent=1) + "\n"),
     )
     (options.output / "explainee_state.pt").unlink(missing_ok=True)
-    print(f"held-out accuracy {100 * accuracy:.2f}% -> {progress.display_path(options.output / EXPLAINEE_FILE)}")
+    file = progress.display_path(options.output / EXPLAINEE_FILE)
+    print(f"held-out accuracy {100 * accuracy:.2f}% -> {file}")
     return options.output, {"vit_digits": {"accuracy": 100 * accuracy}}
 
 

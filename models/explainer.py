@@ -12,7 +12,7 @@ from ltx.config import MASK_SCALES, UserError
 from ltx.models.backbones import has_narrow_strided_convolution, pretrained_backbone, resize_tokens
 from ltx.models.conditioning import ClassCondition, class_rows_of
 from ltx.models.explainee import Explainee
-from ltx.models.heads import StageHead, finer_stages
+from ltx.models.heads import StageHead, activate, finer_stages
 from ltx.models.masking import with_halo
 from ltx.models.precision import autocast, in_full
 from ltx.models.registry import InputSpec, create_model, input_spec
@@ -48,8 +48,7 @@ class Explainer(nn.Module):
         backbone: timm model.
         spec: its input size and normalisation.
         name: its alias or timm name.
-        activation: from head output to mask. `sigmoid`; `relu` (cut at 1); `softmax` over the tokens, divided
-            by its maximum.
+        activation: from head output to mask, see `models.heads.activate`.
         n_first_layers_to_freeze: freezes so many first transformer blocks too; no effect on CNNs (released).
         class_rows: makes it class-conditional: classifier rows (C, d), or C, see `ClassCondition`.
         mask_scale: rows and columns of the mask for each of the tokens (released: 1).
@@ -217,19 +216,11 @@ class Explainer(nn.Module):
             features, finer = self._features(normalised, classes)
         finer = [in_full(stage, self.precision) for stage in finer]
         logits = self._head_logits(in_full(features, self.precision), finer, classes)
-        return with_halo(self._activate(logits), self.halo)
+        return with_halo(activate(logits, self.activation), self.halo)
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """Parameters that training changes, by name."""
         return {name: value for name, value in self.named_parameters() if value.requires_grad}
-
-    def _activate(self, logits: Tensor) -> Tensor:
-        if self.activation == "sigmoid":
-            return logits.sigmoid()
-        if self.activation == "relu":
-            return logits.clamp(0, 1)
-        weights = logits.flatten(1).softmax(1)
-        return (weights / weights.amax(1, keepdim=True)).view_as(logits)
 
     def _features(self, normalised: Tensor, classes: Tensor | None) -> tuple[Tensor, list[Tensor]]:
         """The backbone's last features, and those of the earlier stages that the head reads."""

@@ -55,3 +55,24 @@ def finer_stages(backbone: nn.Module, images: Tensor, rows: int, scale: int) -> 
     wanted = [rows * 2**k for k in range(1, scale.bit_length())]
     last = {stage.shape[-2]: i for i, stage in enumerate(stages) if stage.shape[-2] in wanted}
     return sorted(last.values())
+
+
+def activate(logits: Tensor, activation: str) -> Tensor:
+    """Head outputs (B, 1, h, w) to token masks.
+
+    Args:
+        logits: (B, 1, h, w).
+        activation: one of `config.ACTIVATIONS`. `relu` is cut at 1, and `softmax` (over the tokens) divided by
+            its maximum. The published code neither cuts nor divides: `relu_released` has no upper bound, and
+            the tokens of `softmax_released` sum to 1, so that it keeps little of any image.
+    """
+    if activation == "sigmoid":
+        return logits.sigmoid()
+    if activation == "relu":
+        return logits.clamp(0, 1)
+    if activation == "relu_released":
+        return logits.relu()
+    weights = logits.flatten(1).softmax(1)
+    if activation == "softmax":
+        weights = weights / weights.amax(1, keepdim=True)
+    return weights.view_as(logits)

@@ -15,6 +15,7 @@ SMALLEST, LARGEST = 0.05, 0.95  # shares of the pixels between which sizes are s
 _SOFTNESS = 0.2  # width of the cut, in standard deviations of the map
 _TINY = 1e-12  # keeps constant maps finite
 _EDGE = 1e-5  # values nearer to 0 or 1 count as so near
+_ENTROPY_FLOOR = 1e-7  # added to each token, so that a mask of zeros is a distribution too (released)
 # Fractional parts of multiples of the golden ratio spread evenly over [0, 1).
 _GOLDEN = 0.6180339887498949
 _OPTION = {"fill": "mask_fill"}  # options whose name is not the field's
@@ -149,22 +150,27 @@ def total_variation(token_masks: Tensor) -> Tensor:
 
 
 def mask_loss(token_masks: Tensor, kind: str) -> Tensor:
-    """Size of token masks (B, 1, h, w) in [0, 1], each (B,).
+    """Size of token masks (B, 1, h, w), each (B,).
 
-    `bce` is the released loss: binary cross entropy with logits, applied to the already sigmoided mask
-    against 0, so mean softplus(t) between 0.693 and 1.313. `bce_probability` is the binary cross entropy that
-    was meant, mean -log(1 - t). `l1` is the mean of t. `entropy_softmax` is the entropy of the mask's softmax
-    over the tokens, divided by the log of their number.
+    Args:
+        token_masks: in [0, 1]; over 1 with the activation `relu_released` alone.
+        kind: `bce` is the released loss: binary cross entropy with logits, applied to the already sigmoided
+            mask against 0, so mean softplus(t) between 0.693 and 1.313. `bce_probability` is the binary cross
+            entropy that was meant, mean -log(1 - t); values over 1 count as 1. `l1` is the mean of t.
+            `entropy_softmax` is the entropy of the mask as a distribution over the tokens, t / sum(t),
+            divided by the log of their number (released, which refuses every activation but softmax).
     """
     tokens = token_masks.flatten(1)
     if kind == "bce":
         return F.softplus(tokens).mean(1)
     if kind == "bce_probability":
+        tokens = tokens.clamp(max=1)
         return F.binary_cross_entropy(tokens, torch.zeros_like(tokens), reduction="none").mean(1)
     if kind == "l1":
         return tokens.mean(1)
-    log_p = tokens.log_softmax(1)
-    return -(log_p.exp() * log_p).sum(1) / math.log(tokens.shape[1])
+    tokens = tokens + _ENTROPY_FLOOR
+    p = tokens / tokens.sum(1, keepdim=True)
+    return torch.special.entr(p).sum(1) / math.log(p.shape[1])
 
 
 def sampled_shares(step: Tensor, n: int) -> Tensor:

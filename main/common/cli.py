@@ -176,7 +176,8 @@ def run_script(options_class: type, main: Callable, argv: list[str] | None = Non
             raise
         _end_with(message)
     counts = {name: n for part in left_out for name, n in part.items() if n}
-    print(json.dumps({"run": None if run is None else str(run), "results": results} | counts))
+    folder = None if run is None else str(Path(run).absolute())
+    print(json.dumps({"run": folder, "results": results} | counts))
 
 
 def _end_with(message: str) -> NoReturn:

@@ -1,13 +1,13 @@
-"""How many images fit side by side: bytes of one, free memory, backing off where the estimate was wrong."""
+"""Images side by side: the bytes of one, free memory, and half as many where memory runs out."""
 
 import gc
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import psutil
 import torch
 
 from ltx.config import UserError
@@ -23,7 +23,10 @@ AUTO = "auto"
 # Share of the free memory that an estimate may fill; and the most images that `auto` takes.
 _USABLE = 0.8
 _MOST = {"cpu": 32, "cuda": 128}
-# Files of a control group by controller: version 2 has one for everything.
+_NO_LIMIT = 2**62
+# PyTorch's words on Windows, on Linux, of its accelerators, and of C++.
+_OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "out of memory", "bad_alloc")
+# Limit and use of a control group by controller: version 2 has one for everything.
 _GROUP_FILES = {
     "": ("memory.max", "memory.current"),
     "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes"),
@@ -104,68 +107,52 @@ def measure_slot(explainer: Explainer, explainee: Explainee, objective: Objectiv
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that may still be taken on a device, within this process's control group on Linux."""
+    """Bytes that may still be taken on a device, within this process's limits on the CPU."""
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + unused
-    return min(_available_ram(), _group_limit())
+    return max(0, min(psutil.virtual_memory().available, _left_of_groups(), _left_of_address_space()))
 
 
-def _available_ram(path: Path = Path("/proc/meminfo")) -> int:
-    try:
-        lines = path.read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):  # not Linux: half of what is installed
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+def _left_of_address_space() -> int:
+    """What `ulimit -v` leaves; a huge number where it sets no limit."""
+    process = psutil.Process()
+    limit = process.rlimit(psutil.RLIMIT_AS)[0] if hasattr(process, "rlimit") else -1
+    return _NO_LIMIT if limit < 0 else limit - process.memory_info().vms
 
 
-def _group_limit(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int:
-    """What the control group (a container, a Slurm job) leaves; a huge number where it sets no limit."""
-    left = [2**62]
-    try:
-        groups = [line.split(":", 2)[1:] for line in own.read_text().splitlines()]
-    except OSError:
-        return left[0]
-    for kind, name in groups:
-        if kind not in _GROUP_FILES:
-            continue
-        names = _GROUP_FILES[kind]
-        top = root / kind
-        folder = top / name.strip("/")
-        while True:  # a limit may stand at any level
-            try:
-                limit, used = ((folder / file).read_text().strip() for file in names)
-                if limit != "max":
-                    left.append(max(0, int(limit) - int(used) + _cache(folder)))
-            except (OSError, ValueError):
-                pass
-            if folder == top or top not in folder.parents:
-                break
-            folder = folder.parent
+def _left_of_groups(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int:
+    """What the control groups (a container, a Slurm job) leave; a huge number where none sets a limit."""
+    left = [_NO_LIMIT]
+    for line in own.read_text().splitlines() if own.is_file() else ():
+        kind, name = line.split(":", 2)[1:]
+        if kind in _GROUP_FILES:
+            folder = root / kind / name.strip("/")
+            levels = [level for level in (folder, *folder.parents) if level.is_relative_to(root)]
+            left += [_left_of_group(level, *_GROUP_FILES[kind]) for level in levels]
     return min(left)
 
 
-def _cache(folder: Path) -> int:
-    """File cache of a control group, which counts as used and can be had back."""
+def _left_of_group(folder: Path, limit: str, used: str) -> int:
     try:
+        left = int((folder / limit).read_text()) - int((folder / used).read_text())
         fields = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-    except (OSError, ValueError):
-        return 0
-    return int(fields.get("inactive_file", fields.get("total_inactive_file", 0)))
+    except (OSError, ValueError):  # no such group, or no limit ("max")
+        return _NO_LIMIT
+    # File cache counts as used, and is given back where memory is needed.
+    return left + int(fields.get("inactive_file", fields.get("total_inactive_file", 0)))
 
 
 class SideBySide:
-    """How many images are finetuned side by side, and what happens where that is too many.
+    """Number of images finetuned side by side: what fits, and half of it wherever memory runs out.
 
     Args:
-        asked: what `--batch-size` says, a number or `auto`.
+        asked: the most that are taken (`--batch-size`), or `auto`.
         memory: see `SlotMemory`.
         device: where to compute.
-        free: bytes that are free (default: measured).
+        images: number of images there are; no more are taken.
+        free: free bytes (default: measured).
         quiet: do not print what is taken.
-
-    Raises:
-        UserError: a given number that does not fit; the message says which one would.
     """
 
     def __init__(
@@ -173,30 +160,30 @@ class SideBySide:
         asked: int | str,
         memory: SlotMemory,
         device: torch.device | str,
+        images: int | None = None,
         free: int | None = None,
         quiet: bool = False,
     ):
-        self.automatic, device = asked == AUTO, torch.device(device)
+        device = torch.device(device)
         free = free_memory(device) if free is None else free
-        self.most = memory.fits(free)
-        if self.automatic:
-            self.n = max(1, min(self.most, _MOST.get(device.type, _MOST["cpu"])))
-        else:
-            self.n = int(asked)
-            needed = self.n * memory.slot + memory.shared
-            if needed > free and self.n > 1:
-                raise UserError(
-                    f"--batch-size {self.n} needs about {_text(needed)} and {_text(free)} are free; "
-                    f"--batch-size {max(1, self.most)} would fit (or auto)"
-                )
+        most = _MOST.get(device.type, _MOST["cpu"]) if asked == AUTO else int(asked)
+        wanted = max(1, most if images is None else min(most, images))
+        fits = memory.fits(free)
+        self.n = max(1, min(wanted, fits))
+        if asked != AUTO and self.n < wanted:
+            needed = wanted * memory.slot + memory.shared
+            log.warning(
+                "%d images side by side need about %s and %s are free; taking %d (the results are the same)",
+                wanted, _text(needed), _text(free), self.n,
+            )  # fmt: skip
         if not quiet:
-            print(f"memory: {memory}; {_text(free)} free, room for {self.most}; taking {self.n} at once")
+            print(f"memory: {memory}; {_text(free)} free, room for {fits}; taking {self.n} at once")
 
     def run(self, work: Callable[[int], Result]) -> Result:
-        """`work(n)`; with `auto`, with half as many again and again where memory runs out.
+        """Return `work(n)`, begun anew with half as many images wherever memory runs out.
 
         Raises:
-            UserError: memory ran out with a given number, or with one image.
+            UserError: memory ran out with one image.
         """
         while True:
             try:
@@ -204,14 +191,12 @@ class SideBySide:
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                half = self.n // 2
-                if not self.automatic or half < 1:
-                    hint = f"--batch-size {max(1, min(half, self.most))} would fit, or auto" if half else (
-                        "not even one image fits; choose a smaller explainer or another --device"
-                    )  # fmt: skip
-                    raise UserError(f"out of memory with {self.n} images side by side; {hint}") from None
-            log.warning("out of memory with %d images side by side; going on with %d", self.n, half)
-            self.n = half
+                if self.n == 1:
+                    raise UserError(
+                        "out of memory with a single image; choose a smaller explainer or another --device"
+                    ) from None
+            log.warning("out of memory with %d images side by side; going on with %d", self.n, self.n // 2)
+            self.n //= 2
             gc.collect()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
@@ -221,7 +206,7 @@ def is_out_of_memory(error: Any) -> bool:
     """Whether an exception says that memory has run out, on any device."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return "not enough memory" in str(error) or "out of memory" in str(error)
+    return any(text in str(error) for text in _OUT_OF_MEMORY)
 
 
 def _text(n_bytes: int) -> str:

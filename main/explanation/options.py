@@ -42,8 +42,8 @@ class ExplainOptions(
     )
     batch_size: int | str | None = option(
         None,
-        "pictures and classes explained side by side, or auto: as many as fit in memory (default: 16; "
-        "ordered, CNNs: 4)",
+        "pictures and classes explained side by side at most, or auto: as many as fit in memory (default: "
+        "auto; ordered, CNNs: 4)",
         metavar="N|auto",
     )
     show_step: str = option(

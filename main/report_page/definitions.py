@@ -23,6 +23,7 @@ DEFINITIONS = {
     "mAP": "average precision of each image over [1 - S, S], averaged",
     "mIoU": "intersection over union over the whole set, mean of foreground and background",
     "mF1": "F1 of each image's foreground, averaged",
+    "mAP_released": "mAP in float32, where 1 - S merges small scores: how the published column was computed",
     "mF1_released": "F1 of each row of pixels, averaged: how the published column was computed",
 }
 VOID_SUFFIX = "_void_ignored"

@@ -88,7 +88,9 @@ def ltx_method(job: MaskJob) -> Method:
     if options.RUN_BASE_MODEL:
         return Method("pltx", pltx_maps(explainer), {"explainer": sha256}, record, options)
     loss = Objective.from_options(options)
-    side_by_side = SideBySide(options.batch_size, measure_slot(explainer, explained, loss), job.device)
+    at_most = min(len(job.chosen), job.unit_size)
+    memory = measure_slot(explainer, explained, loss)
+    side_by_side = SideBySide(options.batch_size, memory, job.device, at_most)
     maps = FinetunedMaps(explainer, explained, loss, settings, side_by_side)
     return Method("ltx", maps, {"explainer": sha256}, record, options)
 

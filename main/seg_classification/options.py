@@ -97,7 +97,8 @@ class LtxOptions(
     early_stop: bool = option(False, "stop at POS < 6 or NEG > 89 (released), keep pltx and best_*")
     batch_size: int | str | None = option(
         None,
-        "images finetuned side by side, or auto: as many as fit in memory (default: 16; ordered, CNNs: 4)",
+        "images finetuned side by side at most, or auto: as many as fit in memory (default: auto; ordered, "
+        "CNNs: 4)",
         metavar="N|auto",
         free=True,
     )

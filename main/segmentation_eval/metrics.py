@@ -113,6 +113,27 @@ class MeanAveragePrecision(_MeanOfImages):
         return {"AP": 100 * float(ap)}
 
 
+class ReleasedAveragePrecision(_MeanOfImages):
+    """mAP_released: the same in float32, as the published column was computed.
+
+    There 1 - S merges scores below 6e-8, which then count as ties. A constant map scores 0 on both sides.
+    """
+
+    name, columns = "mAP_released", ("AP_released",)
+
+    def per_image(self, sample: Sample) -> dict[str, float]:
+        """AP of an image; 0 where every pixel is ignored."""
+        values = sample.saliency.astype(np.float32)
+        low, high = values.min(), values.max()
+        scores = (values - low) / (high - low) if high > low else np.full_like(values, np.nan)
+        both = np.nan_to_num(np.stack([1 - scores, scores]))[:, sample.counted]
+        wanted = sample.labels[sample.counted] == 1
+        if not wanted.size:
+            return {"AP_released": 0.0}
+        ap = average_precision_score(np.concatenate([~wanted, wanted]), both.ravel())
+        return {"AP_released": 100 * float(ap)}
+
+
 class MeanF1(_MeanOfImages):
     """mF1: F1 of the foreground of each image, averaged over images; 0 without a true positive."""
 
@@ -139,7 +160,8 @@ class ReleasedF1(_MeanOfImages):
         return {"F1_released": float(100 * np.mean(2 * hits / np.maximum(size, 1)))}
 
 
-METRICS = (PixelAccuracy(), MeanAveragePrecision(), MeanIou(), MeanF1(), ReleasedF1())
+_CORRECT = (PixelAccuracy(), MeanAveragePrecision(), MeanIou(), MeanF1())
+METRICS = (*_CORRECT, ReleasedF1(), ReleasedAveragePrecision())
 
 
 @dataclass(frozen=True)
@@ -194,11 +216,11 @@ class VoidPolicy:
 def void_policies(has_void: bool, voc_void: str = "both") -> list[VoidPolicy]:
     """Return the treatments of void pixels: as foreground (released), ignored, or both.
 
-    The released F1 has no ignored pixels, so it comes with the released treatment alone.
+    The released F1 and AP come with the released treatment alone.
     """
     both = {
         "foreground": VoidPolicy(1, METRICS),
-        "ignore": VoidPolicy(IGNORED, METRICS[:-1], "_void_ignored"),
+        "ignore": VoidPolicy(IGNORED, _CORRECT, "_void_ignored"),
     }
     if not has_void:
         return [both["foreground"]]

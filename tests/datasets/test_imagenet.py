@@ -164,6 +164,54 @@ def test_digits_by_name_and_by_default(places, write_images):
     assert open_images(None, None, None, SIZE, False).labels == [0]
 
 
+# Label files of all 50,000 images, and a folder that holds some of them.
+
+SOME = [FLAT[1], FLAT[4]]
+
+
+def all_names() -> list[str]:
+    return [f"ILSVRC2012_val_{i:08d}.JPEG" for i in range(1, 50_001)]
+
+
+@pytest.mark.parametrize("kind", ["val ground truth.txt", "val_ground_truth_2012.csv"])
+def test_label_files_of_the_published_repository(write_images, tmp_path, kind, caplog):
+    """A name and a class index on each line, and the same as a CSV with a header and a byte order mark."""
+    root, path = write_images(SOME), tmp_path / kind
+    separator, header = (" ", "") if path.suffix == ".txt" else (",", "\ufeffimg_name,label\n")
+    rows = [f"{name}{separator}{i % 1000}" for i, name in enumerate(all_names())]
+    path.write_text(header + "\n".join(rows) + "\n", encoding="utf-8")
+    images = open_folder(root, SIZE, path)
+    assert images.names == SOME and images.labels == [1, 4]
+    assert "labels 50000 images, of which 2 are in" in caplog.text
+    again = rebuild(images.describe(), SIZE)
+    assert (again.names, again.labels) == (images.names, images.labels)
+    write_images(["cat.png"], root)
+    message = line(open_folder, root, SIZE, path)
+    assert "has no label for image cat.png" in message and str(path) in message
+
+
+def test_the_development_kits_labels_of_a_part_of_the_images(write_images, tmp_path):
+    write_meta(tmp_path / "meta.mat", {1: "n02123045", 2: "n15075141"})
+    truth = tmp_path / "truth.txt"
+    truth.write_text("1\n2\n1\n1\n2\n" + "1\n" * 49_995)
+    images = open_folder(write_images(SOME), SIZE, truth)
+    assert images.names == SOME and images.labels == [999, 999]
+
+
+def test_a_label_file_with_none_of_the_images(write_images, tmp_path):
+    (tmp_path / "x.csv").write_text("img_name,label\nn01440764/a.png,1\n")
+    root = write_images(["n01440764/b.png"])
+    assert "names n01440764/a.png, which is not in" in line(open_folder, root, SIZE, tmp_path / "x.csv")
+
+
+@pytest.mark.parametrize(
+    "text, expected", [("a.png 1\nb.png\n", "got 'b.png'"), ("a.png one\n", "label 'one' of")]
+)
+def test_bad_lists_of_names_and_classes(write_images, tmp_path, text, expected):
+    (tmp_path / "x.txt").write_text(text)
+    assert expected in line(open_folder, write_images(["a.png"]), SIZE, tmp_path / "x.txt")
+
+
 # Bad input: each one clear line.
 
 
@@ -237,14 +285,14 @@ def test_missing_labels_file(write_images, tmp_path):
         ("img_name,label\nILSVRC2012_val_00000001.JPEG,1.5\n", "label '1.5' of"),
         ("img_name,label\nILSVRC2012_val_00000001.JPEG,--1\n", "label '--1' of"),
         ("img_name,label\nILSVRC2012_val_00000001.JPEG,²\n", "label '²' of"),
-        ("img_name,label\nnothing.png,1\n", "names nothing.png, which is not in"),
-        ("img_name,label\n,1\n", "which is not in"),
+        ("img_name,label\nnothing.png,1\n", "has no label for image ILSVRC2012_val_00000001.JPEG"),
+        ("img_name,label\n,1\n", "has no label for image ILSVRC2012_val_00000001.JPEG"),
     ],
 )  # fmt: skip
 def test_bad_csv(write_images, tmp_path, text, expected):
     path = tmp_path / "x.csv"
     path.write_text(text, encoding="utf-8")
-    message = line(open_folder, write_images(FLAT), SIZE, path)
+    message = line(open_folder, write_images(FLAT[:1]), SIZE, path)
     assert expected in message and "x.csv" in message
 
 
@@ -262,7 +310,15 @@ def test_bad_development_kits(write_images, tmp_path):
     assert "cannot read" in line(open_folder, root, SIZE, truth)
     write_meta(tmp_path / "meta.mat", {1: "n02123045", 1001: "n00001740"})
     truth.write_text("1\n" * 4)
-    assert "has 4 labels" in line(open_folder, root, SIZE, truth)
+    assert "has 4 labels" in line(open_folder, root, SIZE, truth)  # the fifth image has none
+    truth.write_text("1\n" * 9)
+    write_images(["cat.JPEG"], root)
+    message = line(open_folder, root, SIZE, truth)
+    assert "has 9 labels" in message and "cat.JPEG does not tell" in message
+    (root / "cat.JPEG").unlink()
+    truth.write_text("")
+    assert "is empty" in line(open_folder, root, SIZE, truth)
+    truth.write_text("1\n" * 4)
     truth.write_text("1\n" * 4 + "7\n")
     assert "class 7 is not one of" in line(open_folder, root, SIZE, truth)
     truth.write_text("1\n" * 4 + "1001\n")

@@ -4,10 +4,11 @@ import pytest
 import timm
 import torch
 
-from ltx.config import UserError
+from ltx.config import ACTIVATIONS, UserError
 from ltx.models.checkpoints import load_safetensors
 from ltx.models.explainer import Explainer
 from ltx.models.explainer_files import find_explainer, load_explainer, read_explainer, save_explainer
+from ltx.models.heads import activate
 from ltx.models.masking import with_halo
 from ltx.models.registry import InputSpec, create_model
 
@@ -193,16 +194,29 @@ def test_batch_norm_and_dropout_stay_fixed_in_training(name):
 
 
 def test_activations():
+    logits = 3 * torch.randn(2, 1, 3, 4)
+    softmax = torch.softmax(logits.flatten(1), 1).view_as(logits)
+    expected = {
+        "sigmoid": 1 / (1 + (-logits).exp()),
+        "relu": logits.clamp(0, 1),
+        "softmax": softmax / softmax.amax((1, 2, 3), keepdim=True),
+        "relu_released": logits.clamp(min=0),
+        "softmax_released": softmax,
+    }
+    assert set(expected) == set(ACTIVATIONS) and logits.max() > 1
+    for activation, values in expected.items():
+        torch.testing.assert_close(activate(logits, activation), values)
+
+
+def test_explainers_apply_their_activation():
     build, size, _ = BACKBONES["vit"]
     image, made = torch.rand(2, 3, *size), {}
-    for activation in ("sigmoid", "relu", "softmax"):
+    for activation in ACTIVATIONS:
         torch.manual_seed(0)
         made[activation] = Explainer(build(), InputSpec(size, HALF, HALF), "vit", activation)(image)
     logits = torch.logit(made["sigmoid"])
-    torch.testing.assert_close(made["relu"], logits.clamp(0, 1), rtol=1e-4, atol=1e-5)
-    softmax = torch.softmax(logits.flatten(1), 1)
-    expected = (softmax / softmax.max(1, keepdim=True).values).view_as(logits)
-    torch.testing.assert_close(made["softmax"], expected, rtol=1e-4, atol=1e-5)
+    for activation, masks in made.items():
+        torch.testing.assert_close(masks, activate(logits, activation), rtol=1e-4, atol=1e-5)
 
 
 def test_backbone_starts_from_the_explainees_own_weights(make_explainee):

@@ -67,6 +67,38 @@ def save(path, state_dict: dict[str, torch.Tensor], **more):
     return path
 
 
+def vit_base_file(path):
+    """ViT-Base at full size, 12 blocks with the same weights, which the file holds once."""
+
+    def draw(*shape, scale=0.02):
+        return scale * torch.randn(*shape, generator=generator)
+
+    generator, dim = torch.Generator().manual_seed(1), 768
+    block = {}
+    for name, shape in {
+        "attention.attention.query": (dim, dim), "attention.attention.key": (dim, dim),
+        "attention.attention.value": (dim, dim), "attention.output.dense": (dim, dim),
+        "intermediate.dense": (4 * dim, dim), "output.dense": (dim, 4 * dim),
+    }.items():  # fmt: skip
+        block |= {f"{name}.weight": draw(*shape), f"{name}.bias": draw(shape[0])}
+    for name in ("layernorm_before", "layernorm_after"):
+        block |= {f"{name}.weight": 1 + draw(dim), f"{name}.bias": draw(dim)}
+    vit = {
+        "vit.embeddings.cls_token": draw(1, 1, dim),
+        "vit.embeddings.position_embeddings": draw(1, 197, dim),
+        "vit.embeddings.patch_embeddings.projection.weight": draw(dim, 3, 16, 16),
+        "vit.embeddings.patch_embeddings.projection.bias": draw(dim),
+        "vit.layernorm.weight": 1 + draw(dim),
+        "vit.layernorm.bias": draw(dim),
+    } | {f"vit.encoder.layer.{i}.{key}": value for i in range(12) for key, value in block.items()}
+    explainee = vit | {"classifier.weight": draw(1000, dim, scale=0.1), "classifier.bias": draw(1000)}
+    explainer = vit | {"patch_pooler.weight": draw(dim, dim), "patch_pooler.bias": draw(dim)}
+    explainer |= {"patch_classifier.weight": draw(1, dim, scale=0.5), "patch_classifier.bias": draw(1)}
+    state = {f"vit_for_classification_image.{key}": value for key, value in explainee.items()}
+    state |= {f"vit_for_patch_classification.{key}": value for key, value in explainer.items()}
+    return save(path, state)
+
+
 def vit_file(path):
     generator = torch.Generator().manual_seed(1)
     explainee, explainer = (hugging_face_weights(generator, with_head) for with_head in (True, False))

@@ -71,50 +71,66 @@ def test_what_fits_leaves_a_margin():
 
 @pytest.mark.parametrize("free, expected", [(0, 1), (100_000, 7), (10**9, 32)])
 def test_auto_takes_what_fits_up_to_a_limit(free, expected):
-    assert SideBySide(AUTO, SLOT, CPU, free).n == expected
+    assert SideBySide(AUTO, SLOT, CPU, free=free).n == expected
+
+
+@pytest.mark.parametrize("asked", [AUTO, 16])
+def test_never_more_than_there_are_images(asked):
+    assert SideBySide(asked, SLOT, CPU, images=2, free=10**9).n == 2
+    assert SideBySide(asked, SLOT, CPU, images=0, free=10**9).n == 1
 
 
 def test_the_bytes_are_printed(capsys):
-    SideBySide(4, SLOT, CPU, 10**6)
+    SideBySide(4, SLOT, CPU, free=10**6)
     line = capsys.readouterr().out
     assert "weights 1 kB" in line and "two moments 2 kB" in line and "activations 6 kB" in line
     assert "taking 4 at once" in line
 
 
-def test_a_given_number_that_does_not_fit_says_which_would():
-    with pytest.raises(UserError, match=r"--batch-size 40 needs .* --batch-size 7 would fit"):
-        SideBySide(40, SLOT, CPU, 100_000)
+def test_a_given_number_that_does_not_fit_is_lowered_with_a_warning(caplog):
+    assert SideBySide(40, SLOT, CPU, free=100_000).n == 7
+    assert "40 images side by side need about 405 kB and 100 kB are free; taking 7" in caplog.text
+    caplog.clear()
+    assert SideBySide(40, SLOT, CPU, images=5, free=100_000).n == 5 and not caplog.text
 
 
-def test_auto_backs_off_by_halves(caplog):
+@pytest.mark.parametrize("asked", [AUTO, 32])
+def test_backs_off_by_halves(caplog, asked):
     tried = []
 
     def work(n):
         tried.append(n)
         if n > 3:
-            raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 1 bytes")
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes.")
         return n
 
-    side_by_side = SideBySide(AUTO, SLOT, CPU, 10**9)
+    side_by_side = SideBySide(asked, SLOT, CPU, free=10**9)
     assert side_by_side.run(work) == 2 and tried == [32, 16, 8, 4, 2]
     assert side_by_side.run(work) == 2  # remembered
     assert "going on with 16" in caplog.text
 
 
-def test_memory_that_runs_out_with_a_given_number_or_with_one_image():
+def test_memory_that_runs_out_with_one_image():
     def work(n):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    with pytest.raises(UserError, match=r"out of memory with 8 .*--batch-size 4 would fit, or auto"):
-        SideBySide(8, SLOT, CPU, 10**9).run(work)
-    with pytest.raises(UserError, match="not even one image fits"):
-        SideBySide(AUTO, SLOT, CPU, 0).run(work)
+    with pytest.raises(UserError, match="out of memory with a single image"):
+        SideBySide(8, SLOT, CPU, free=10**9).run(work)
+
+
+def test_an_allocation_that_fails_is_known_as_such():
+    for impossible in (lambda: torch.empty(2**55), lambda: bytearray(2**55)):
+        with pytest.raises((RuntimeError, MemoryError)) as error:
+            impossible()
+        assert is_out_of_memory(error.value)
 
 
 def test_other_errors_pass():
     assert is_out_of_memory(MemoryError()) and not is_out_of_memory(RuntimeError("shapes differ"))
     with pytest.raises(RuntimeError, match="shapes differ"):
-        SideBySide(AUTO, SLOT, CPU, 10**9).run(lambda n: (_ for _ in ()).throw(RuntimeError("shapes differ")))
+        SideBySide(AUTO, SLOT, CPU, free=10**9).run(
+            lambda n: (_ for _ in ()).throw(RuntimeError("shapes differ"))
+        )
 
 
 def test_free_memory_of_this_machine_is_sane():
@@ -128,12 +144,13 @@ def test_limits_of_a_control_group_stand_at_any_level(tmp_path):
     step.mkdir(parents=True)
     (step / "memory.max").write_text("max\n")
     (step / "memory.current").write_text("10\n")
+    (step / "memory.stat").write_text("")
     (step.parent / "memory.max").write_text("1000\n")
     (step.parent / "memory.current").write_text("700\n")
     (step.parent / "memory.stat").write_text("anon 5\ninactive_file 200\n")
-    assert memory._group_limit(tmp_path / "root", own) == 1000 - 700 + 200
-    assert memory._group_limit(tmp_path / "elsewhere", own) == 2**62
-    assert memory._group_limit(tmp_path / "root", tmp_path / "none") == 2**62
+    assert memory._left_of_groups(tmp_path / "root", own) == 1000 - 700 + 200
+    assert memory._left_of_groups(tmp_path / "elsewhere", own) == 2**62
+    assert memory._left_of_groups(tmp_path / "root", tmp_path / "none") == 2**62
 
 
 FLAGS = ["--max-images", "3", "--n_epochs_to_optimize_stage_b", "2", "--evaluate", "False"]
@@ -155,15 +172,13 @@ def test_a_run_backs_off_and_makes_the_same_masks(tiny_pair, run_script, tmp_pat
         return result
 
     monkeypatch.setattr(ltx_run, "finetune", short_of_memory)
-    auto = [*tiny_pair.flags, *FLAGS, *place, "--run-name", "auto", "--batch-size", "auto"]
+    auto = [*tiny_pair.flags, *FLAGS, *place, "--run-name", "auto"]
     done = run_script(run_seg_cls_opt, *auto)
     assert done.code == 0, done.err
     assert "out of memory" in caplog.text
     units = [read_unit(tmp_path / name / "masks" / "000000-000002.h5") for name in ("plain", "auto")]
     for variant, masks in units[0].token_masks.items():
         assert abs(masks - units[1].token_masks[variant]).max() < 1e-5, variant
-    again = [*tiny_pair.flags, *FLAGS, *place, "--run-name", "given", "--batch-size", "8"]
-    assert "--batch-size 4 would fit" in run_script(run_seg_cls_opt, *again).error
 
 
 @pytest.mark.parametrize("text", ["many", "1.5"])

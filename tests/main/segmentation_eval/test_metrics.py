@@ -10,7 +10,7 @@ from sklearn.metrics import (
 from ltx.main.segmentation_eval.metrics import METRICS, Sample, VoidPolicy, void_policies
 
 RELEASED = VoidPolicy(1, METRICS)
-NAMES = ["PA", "mAP", "mIoU", "mF1", "mF1_released"]
+NAMES = ["PA", "mAP", "mIoU", "mF1", "mF1_released", "mAP_released"]
 
 
 def score(labels, maps, policy=RELEASED) -> dict[str, float]:
@@ -50,6 +50,7 @@ def test_metrics_agree_with_scikit_learn(ignored):
         "mIoU": jaccard_score(truth, prediction, average="macro"),
         "mF1": np.mean(f1),
         "mF1_released": np.mean(rows),
+        "mAP_released": np.mean(ap),  # equal but for scores that float32 merges
     }
     got = score(labels, maps)
     assert list(got) == NAMES
@@ -98,6 +99,19 @@ def test_constant_maps_are_background_and_scored_as_zeros():
         assert got["mIoU"] == pytest.approx(100 * (0 + 3 / 4) / 2)
         zeros = average_precision_score([0, 1, 1, 1, 1, 0, 0, 0], [1, 1, 1, 1, 0, 0, 0, 0])
         assert got["mAP"] == pytest.approx(100 * zeros)
+        assert got["mAP_released"] == pytest.approx(50)  # every score is equal: the share of ones
+
+
+def test_the_released_ap_merges_scores_that_differ_by_less_than_float32_tells_from_one():
+    """1 - 1e-9 is 1 in float32: there the object's faint pixel ties with the background."""
+    labels = np.array([[[1, 1, 0, 0]]])
+    maps = np.array([[[1.0, 1e-9, 0.0, 0.0]]], dtype=np.float32)
+    exact, merged = [0, 1e-9, 0, 0], [0, 0, 0, 0]
+    for name, faint in (("mAP", exact), ("mAP_released", merged)):
+        background = 1 - np.array([1.0, faint[1], 0.0, 0.0])
+        wanted = average_precision_score([0, 0, 1, 1, 1, 1, 0, 0], [*background, 1.0, 1e-9, 0.0, 0.0])
+        assert score(labels, maps)[name] == pytest.approx(100 * wanted), name
+    assert score(labels, maps)["mAP"] != score(labels, maps)["mAP_released"]
 
 
 def test_no_foreground_and_all_foreground():
@@ -137,13 +151,13 @@ def test_void_is_foreground_as_released_or_ignored_each_under_its_name():
     both = {}
     for policy in void_policies(has_void=True):
         both |= score(labels, maps, policy)
-    assert list(both) == [*NAMES, *(f"{name}_void_ignored" for name in NAMES[:-1])]
+    assert list(both) == [*NAMES, *(f"{name}_void_ignored" for name in NAMES[:-2])]
     assert both["PA"] == 75 and both["PA_void_ignored"] == 100
     assert both["mF1"] == pytest.approx(100 * 2 / 3) and both["mF1_void_ignored"] == 100
     assert both["mIoU"] == pytest.approx(100 * (1 / 2 + 2 / 3) / 2) and both["mIoU_void_ignored"] == 100
     assert both["mAP"] < 100 and both["mAP_void_ignored"] == 100
     columns = [column for policy in void_policies(has_void=True) for column in policy.columns]
-    assert len(columns) == len(set(columns)) == 13
+    assert len(columns) == len(set(columns)) == 14
     assert [policy.suffix for policy in void_policies(True, "foreground")] == [""]
     assert [policy.suffix for policy in void_policies(True, "ignore")] == ["_void_ignored"]
     assert [policy.suffix for policy in void_policies(False, "ignore")] == [""]

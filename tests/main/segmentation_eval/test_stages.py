@@ -24,7 +24,7 @@ SCRIPTS = {
     "b": (SegStageBOptions, seg_stage_b.main),
     "eval": (SegmentationOptions, run_segmentation_eval.main),
 }
-METRICS = {"PA", "mAP", "mIoU", "mF1", "mF1_released"}
+METRICS = {"PA", "mAP", "mIoU", "mF1", "mF1_released", "mAP_released"}
 
 
 @pytest.fixture(autouse=True)
