@@ -62,8 +62,8 @@ def activate(logits: Tensor, activation: str) -> Tensor:
 
     Args:
         logits: (B, 1, h, w).
-        activation: one of `config.ACTIVATIONS`. `relu` is cut at 1, and `softmax` (over the tokens) divided by
-            its maximum. The published code neither cuts nor divides: `relu_released` has no upper bound, and
+        activation: one of `config.ACTIVATIONS`. `relu` is cut at 1, and `softmax` (over the tokens) is
+            divided by its maximum. The published code does neither: `relu_released` has no upper bound, and
             the tokens of `softmax_released` sum to 1, so that it keeps little of any image.
     """
     if activation == "sigmoid":

@@ -44,7 +44,7 @@ def place(tmp_path_factory) -> Path:
 def run(place: Path, script: str, command: str) -> tuple[dict, str]:
     """Runs a script in little memory; its closing line and everything it printed."""
     done = subprocess.run(
-        [sys.executable, str(ROOT / "main" / script), *command.split(), "--device", "cpu", "--num-workers", "0"],
+        [sys.executable, str(ROOT / "main" / script), *f"{command} --device cpu --num-workers 0".split()],
         cwd=place, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (LIMIT, LIMIT)),
     )  # fmt: skip
