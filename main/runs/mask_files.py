@@ -7,7 +7,7 @@ written under a temporary name and renamed, so a file that exists is whole.
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,8 @@ class MaskUnit:
         return self._rows(np.isin(self.index, positions), skipped)
 
     def _rows(self, keep: np.ndarray, skipped: dict[int, str]) -> "MaskUnit":
+        if keep.all():  # no copy
+            return replace(self, skipped=skipped)
         groups = [
             {name: values[keep] for name, values in group.items()}
             for group in (self.token_masks, self.saliency, self.arrays)
