@@ -69,8 +69,15 @@ def places(tmp_path, monkeypatch) -> Path:
 
 
 @pytest.fixture
-def no_drawing(monkeypatch) -> None:
-    """Pictures are written empty: drawing them would take most of a test's time."""
+def drawing() -> None:
+    """Sheets and curves are drawn in this test."""
+
+
+@pytest.fixture(autouse=True)
+def no_drawing(request, monkeypatch) -> None:
+    """Sheets and curves are written empty, without `drawing`: they would take most of a test's time."""
+    if "drawing" in request.fixturenames:
+        return
 
     def save(figure, path):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -187,7 +187,7 @@ def test_csv_keeps_formulas_for_programs(tmp_path):
         assert [row[0] for row in csv.reader(file)][1:] == names
 
 
-def test_names_in_sheets_are_text_not_formulas(tmp_path):
+def test_names_in_sheets_are_text_not_formulas(tmp_path, drawing):
     """Matplotlib sets what stands between dollars as mathematics, and fails where it is none."""
     cell = np.zeros((4, 4, 3))
     write_sheet(tmp_path / "sheet.png", [[cell]], [r"a$\nothing{$"], [r"$\frac{$ x"])

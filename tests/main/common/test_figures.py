@@ -8,6 +8,8 @@ from PIL import Image
 
 from ltx.main.common.figures import CELL_TITLES, cells, overlay, plot_curves, write_sheet
 
+pytestmark = pytest.mark.usefixtures("drawing")
+
 
 def test_cells_by_hand():
     image, saliency = torch.rand(3, 6, 8), torch.rand(6, 8)

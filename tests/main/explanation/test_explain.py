@@ -96,7 +96,7 @@ def test_a_named_folder_of_another_run_is_refused(run, photo):
     assert "plan.steps was 0, now 2" in run("--input", photo, "--run-name", "mine", "--steps", "2").error
 
 
-def test_several_classes_are_contrasted(run, photo, tmp_path):
+def test_several_classes_are_contrasted(run, photo, tmp_path, drawing):
     names = tmp_path / "names.txt"
     names.write_text("\n".join(f"animal {letter}" for letter in "abcdefghij"))
     result = run("--input", photo, "--target-class", "animal c", "7", "--class-names", names, "--steps", "3")
