@@ -12,7 +12,6 @@ import pytest
 from ltx import config
 from ltx.config import UserError
 from ltx.main.common import cli
-from ltx.main.common.options import IGNORED_FLAGS
 from ltx.tests.support import scripts
 
 ROOT = config.ROOT
@@ -85,7 +84,7 @@ def script_calls(path: Path) -> list[tuple[str, list[str]]]:
 
 
 def known_flags() -> set[str]:
-    flags = set(IGNORED_FLAGS) | OTHER_FLAGS | {"--help"}
+    flags = set(cli.IGNORED_FLAGS) | OTHER_FLAGS | {"--help"}
     for options in scripts.options_classes():
         flags |= {cli._flag(field) for field in dataclasses.fields(options)}
         flags |= set(getattr(options, "ignored_flags", ()))
