@@ -1,18 +1,22 @@
 """One checkpoint, one objective: flags, then the recipe, then its training, through every door."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from ltx import config
 from ltx.config import Rule
 from ltx.main.api import FRESH, TRAINED, defaults_of
+from ltx.main.explanation.method import picture_method
 from ltx.main.explanation.options import ExplainOptions
-from ltx.main.explanation.plan import make_plan
 from ltx.main.runs.build_models import settled
 from ltx.main.seg_classification.ltx_run import finetune_settings
 from ltx.main.seg_classification.options import FinetuneOptions
 from ltx.models.losses import Objective
+
+ON_CPU = SimpleNamespace(mean=torch.zeros(1))  # all that is asked of the explainee here
 
 
 @pytest.fixture
@@ -30,11 +34,11 @@ def trained(make_explainer):
 def objectives(explainer, monkeypatch, **given) -> list[Objective]:
     """What each door finetunes: the command, the explanation of pictures, Python (which takes no flags)."""
     monkeypatch.setattr(
-        "ltx.main.explanation.plan.pretrained_explainer", lambda *_: (explainer, "file", explainer.metadata)
+        "ltx.main.explanation.method.pretrained_explainer", lambda *_: (explainer, "file", explainer.metadata)
     )
     names = {"explainee_model_name": "tiny_vit"}
     command = settled(FinetuneOptions(**names, **given), explainer)
-    plan = make_plan(ExplainOptions(input=(), **names, **given), None, [])
+    plan = picture_method(ExplainOptions(input=(), **names, **given), ON_CPU, [])
     found = [Objective.from_options(command), plan.objective]
     settings = finetune_settings(FinetuneOptions(**names, **given), explainer, None)
     assert settings.lr == plan.lr
@@ -76,7 +80,7 @@ def test_a_published_checkpoint_names_no_objective(trained, monkeypatch):
 
 def test_flags_on_an_explainer_that_was_never_trained(make_explainer, monkeypatch):
     explainer = make_explainer()
-    monkeypatch.setattr("ltx.main.explanation.plan.pretrained_explainer", lambda *_: (explainer, "file", {}))
-    plan = make_plan(ExplainOptions(input=(), explainee_model_name="tiny_vit", mask_loss="l1"), None, [])
+    monkeypatch.setattr("ltx.main.explanation.method.pretrained_explainer", lambda *_: (explainer, "file", {}))
+    plan = picture_method(ExplainOptions(input=(), explainee_model_name="tiny_vit", mask_loss="l1"), ON_CPU, [])
     assert plan.objective == dataclasses.replace(FRESH.objective, mask_loss="l1")
     assert (plan.lr, plan.steps) == (FRESH.lr, FRESH.steps)
