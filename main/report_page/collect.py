@@ -147,7 +147,7 @@ def _read_folder(run: Run, folder: Path) -> Iterator[Result]:
     except KeyError as error:
         raise UserError(f"cannot read {path}: it has no column {error}; {again}") from error
     except (OSError, ValueError, OverflowError, StopIteration, csv.Error) as error:
-        raise UserError(f"cannot read {path}: {error or 'it is empty'}; {again}") from error
+        raise UserError(f"cannot read {path}: {str(error) or 'it is empty'}; {again}") from error
     better = {
         name: entry["higher_is_better"]
         for row in summary["rows"].values()

@@ -51,4 +51,4 @@ def test_independent_labels_weight_masks_by_the_sigmoid(linear_explainee, option
     masks = torch.cat(list(random_masks(50, 4, (32, 32), options.seed)))
     probability = explainee(masks[:, None].expand(-1, 3, -1, -1)).sigmoid()[:, 0]
     torch.testing.assert_close(found, torch.einsum("n,nhw->hw", probability, masks) / (0.5 * 50))
-    assert 0.5 < probability.min() < probability.max() < 1
+    assert 0.5 <= probability.min() < probability.max() < 1
