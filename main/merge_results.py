@@ -46,13 +46,13 @@ def check_masks(run_folder: Path) -> int:
     from ltx.main.runs.skipped import write_lists
 
     run = read_mask_run(run_folder)
-    n = run["n_images"]
+    n = run.n_images
     owner: dict[int, Path] = {}
     for path in unit_files(run_folder):
         unit = read_unit(path)
-        check_same_run(unit.attributes.get("run_hash"), run["hash"], path)
+        check_same_run(unit.attributes.get("run_hash"), run.hash, path)
         _claim([*unit.index, *unit.skipped], path, n, owner)
-    _nothing_missing(owner, n, run, run_folder)
+    _nothing_missing(owner, n, run.unit_size or n, run_folder)
     write_lists(run_folder)
     return n
 
@@ -69,15 +69,13 @@ def _claim(index: Sequence[int], path: Path, n: int, owner: dict[int, Path]) -> 
         owner[image] = path
 
 
-def _nothing_missing(owner: dict[int, Path], n: int, run: dict, run_folder: Path) -> None:
+def _nothing_missing(owner: dict[int, Path], n: int, unit_size: int, run_folder: Path) -> None:
     from ltx.main.runs.mask_files import unit_path, units
 
     missing = sorted(set(range(n)) - owner.keys())
     if not missing:
         return
-    files = [
-        unit_path(run_folder, unit).name for unit in units(n, run.get("unit_size", n)) if unit[0] in missing
-    ]
+    files = [unit_path(run_folder, unit).name for unit in units(n, unit_size) if unit[0] in missing]
     names = f" (files {', '.join(files[:3])}{', ...' if len(files) > 3 else ''})" if files else ""
     raise UserError(
         f"{len(missing)} of {n} images have no mask, from image {missing[0]} on{names}: a shard is missing "
@@ -114,8 +112,8 @@ def merge(run_folder: Path, folder: Path) -> dict[str, dict[str, float]]:
     run = read_mask_run(run_folder)
     stored = read_json(folder / evaluation.OPTIONS_FILE)
     check(folder / evaluation.OPTIONS_FILE, stored, EvaluationRecord, "delete its folder and evaluate again")
-    check_same_run(stored["run_hash"], run["hash"], folder / evaluation.OPTIONS_FILE)
-    _check_parts(run_folder, folder, run["n_images"])
+    check_same_run(stored["run_hash"], run.hash, folder / evaluation.OPTIONS_FILE)
+    _check_parts(run_folder, folder, run.n_images)
     protocol = folder.name.partition("-")[0]
     if protocol not in evaluators:
         raise UserError(

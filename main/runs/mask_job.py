@@ -29,6 +29,7 @@ from ltx.main.runs.locks import claimed
 from ltx.main.runs.mask_files import NOT_FINITE, MaskUnit, unit_path, units, write_unit
 from ltx.main.runs.method import Ask, Batch, Maps, Method, one_class
 from ltx.main.runs.run_folder import open_run, write_manifest
+from ltx.main.runs.run_record import RunRecord
 from ltx.main.runs.skipped import SKIPPED_FILE, counts, write_lists
 from ltx.models.explainee import Explainee
 from ltx.models.files import remove_leftovers
@@ -107,7 +108,7 @@ class MaskJob:
         """Device of the explainee."""
         return self.explainee.mean.device
 
-    def start(self, method: Method) -> dict:
+    def start(self, method: Method) -> RunRecord:
         """Open the run folder for a method.
 
         Returns:
@@ -184,12 +185,12 @@ class MaskJob:
             return all_units
         return shard_of(all_units, options.num_shards, options.shard_index)
 
-    def _attributes(self, method: Method, run: dict) -> dict[str, Any]:
+    def _attributes(self, method: Method, run: RunRecord) -> dict[str, Any]:
         """Attributes of every mask file."""
         attributes = {"method": ",".join(method.record.get("methods", [method.name]))}
         if "explainer" in method.record:
             attributes["explainer"] = method.record["explainer"]["name"]
-        attributes |= {"run_hash": run["hash"], "score_class": run.get("score_class", "explained")}
+        attributes |= {"run_hash": run.hash, "score_class": run.get("score_class", "explained")}
         attributes |= {"explainee": self.explainee.name, "input_size": list(self.explainee.input_size)}
         return attributes | {"candidates": json.dumps(run.get("candidates", {}))}
 

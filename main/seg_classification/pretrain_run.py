@@ -107,7 +107,7 @@ def pretrain(
     trainer = Trainer(
         explainer, explainee, objective, train_set, train, val_set, val, plan, folder,
         {
-            "run_hash": run["hash"],
+            "run_hash": run.hash,
             "class": "target" if options.train_model_by_target_gt_class else "predicted",
             "objective": dataclasses.asdict(objective),
             RANDOMISED_EXPLAINEE: options.randomise_weights,
