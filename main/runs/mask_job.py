@@ -29,6 +29,7 @@ from ltx.main.runs.locks import claimed
 from ltx.main.runs.mask_files import NOT_FINITE, MaskUnit, unit_path, units, write_unit
 from ltx.main.runs.method import Ask, Batch, Maps, Method, one_class
 from ltx.main.runs.run_folder import open_run, write_manifest
+from ltx.main.runs.run_record import RunRecord
 from ltx.main.runs.skipped import SKIPPED_FILE, counts, write_lists
 from ltx.models.explainee import Explainee
 from ltx.models.files import remove_leftovers
@@ -98,8 +99,8 @@ class MaskJob:
         if images.image_size != tuple(explainee.input_size):  # weights may come with a size of their own
             images = rebuild(images.describe(), explainee.input_size)
         check_labels(images, explainee.num_classes)
-        name = options.run_name or name(options, images.describe()["kind"])
-        folder = (options.default_root_dir or config.RESULTS) / name
+        run_name = options.run_name or name(options, images.describe()["kind"])
+        folder = (options.default_root_dir or config.RESULTS) / run_name
         return cls(folder, options, explainee, images, choose_images(images, options), **more)
 
     @property
@@ -107,7 +108,7 @@ class MaskJob:
         """Device of the explainee."""
         return self.explainee.mean.device
 
-    def start(self, method: Method) -> dict:
+    def start(self, method: Method) -> RunRecord:
         """Open the run folder for a method.
 
         Returns:
@@ -184,9 +185,9 @@ class MaskJob:
             return all_units
         return shard_of(all_units, options.num_shards, options.shard_index)
 
-    def _attributes(self, method: Method, run: dict) -> dict[str, Any]:
+    def _attributes(self, method: Method, run: RunRecord) -> dict[str, Any]:
         """Attributes of every mask file."""
-        attributes = {"method": ",".join(method.record.get("methods", [method.name]))}
+        attributes: dict[str, Any] = {"method": ",".join(method.record.get("methods", [method.name]))}
         if "explainer" in method.record:
             attributes["explainer"] = method.record["explainer"]["name"]
         attributes |= {"run_hash": run["hash"], "score_class": run.get("score_class", "explained")}
