@@ -6,7 +6,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent
 CHECKPOINTS = ROOT / "checkpoints"
-DATA = ROOT / "data"
+# An installed package may lie where nobody can write: data and results are then those of the working folder.
+DATA = (ROOT if (ROOT / "pyproject.toml").is_file() else Path.cwd()) / "data"
 RESULTS = DATA / "results"
 IMAGENET_VAL = DATA / "imagenet" / "val"
 DIGITS = "digits"  # in place of a folder of images: digits made on the fly

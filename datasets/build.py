@@ -1,7 +1,7 @@
 """Image sets by what the user names, and again from what `run.json` says; batches of them."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,22 +77,26 @@ def open_segmentation(
     return SEGMENTATION_SETS[dataset_type](Path(root), image_size, labels_path, split)
 
 
-def rebuild(description: dict[str, Any], image_size: tuple[int, int]) -> ImageSet:
+def rebuild(description: Mapping[str, Any], image_size: Sequence[int]) -> ImageSet:
     """The image set of an `ImageSet.describe()`.
 
     Raises:
         UserError: its files are no longer there.
     """
+    height, width = image_size
+    size = (height, width)
     kind, rest = description["kind"], {key: value for key, value in description.items() if key != "kind"}
     if kind == "files":
-        return PictureFiles(Path(rest["root"]), rest["names"], image_size)
+        return PictureFiles(Path(rest["root"]), rest["names"], size)
     if kind == DIGITS:
-        return DigitsOnPhotos(image_size=image_size, **rest)
-    makers = {"folder": open_folder} | {images.kind: images for images in SEGMENTATION_SETS.values()}
+        return DigitsOnPhotos(image_size=size, **rest)
+    makers: dict[str, Any] = {"folder": open_folder} | {
+        images.kind: images for images in SEGMENTATION_SETS.values()
+    }
     if kind not in makers:
         raise UserError(f"unknown kind of image set: {kind}")
     labels = Path(rest["labels"]) if rest["labels"] else None
-    return makers[kind](Path(rest["root"]), image_size, labels, rest["split"])
+    return makers[kind](Path(rest["root"]), size, labels, rest["split"])
 
 
 def batches(

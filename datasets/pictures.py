@@ -146,7 +146,7 @@ def _as_rgb(image: Image.Image, upright: bool) -> tuple[Image.Image, str]:
         remarks.append(remark)
     elif image.has_transparency_data:
         pixels = image.convert("RGBA")
-        if pixels.getchannel("A").getextrema()[0] < 255:
+        if pixels.getchannel("A").getextrema() != (255, 255):
             remarks.append("transparent pixels are put on white")
         white = Image.new("RGBA", pixels.size, "white")
         image = Image.alpha_composite(white, pixels)

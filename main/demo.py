@@ -70,8 +70,8 @@ class Demo:
         self.images = open_image_set(any_options, self.explainee)
         self.on_digits = isinstance(self.images, DigitsOnPhotos)
         if self.on_digits:  # they have splits of their own
-            self.explained = {"max_images": options.n_images}
-            self.trained = {"train_images": options.train_images, "val_images": _VALIDATION}
+            self.explained: dict[str, Any] = {"max_images": options.n_images}
+            self.trained: dict[str, Any] = {"train_images": options.train_images, "val_images": _VALIDATION}
         else:
             self._draw()
 
@@ -101,7 +101,7 @@ class Demo:
         from ltx.main.seg_classification.options import FinetuneOptions, PretrainOptions
         from ltx.main.seg_classification.pretrain_run import pretrain
 
-        how = {"recipe": self.options.recipe, "n_epochs": self.options.n_epochs}
+        how: dict[str, Any] = {"recipe": self.options.recipe, "n_epochs": self.options.n_epochs}
         how |= {"default_root_dir": self.folder, "run_name": "pretraining"}
         options = PretrainOptions(**self.common | self.trained | how)
         explainer, _ = pretrain(options, self.explainee, self.device)
@@ -145,7 +145,8 @@ class Demo:
         from ltx.main.segmentation_eval import evaluator as segmentation
         from ltx.main.segmentation_eval.options import SegmentationOptions
 
-        device, workers = self.options.device, {"num_workers": self.options.num_workers}
+        device = self.options.device
+        workers: dict[str, Any] = {"num_workers": self.options.num_workers}
         candidates = {row: n for run in self.runs for row, n in tables.candidates_of(run).items()}
         protocols: dict[str, Any] = {
             "perturbation (AUCs: 0 to 90)": lambda run: perturbation.evaluate(

@@ -16,7 +16,7 @@ if not __package__:  # run as a file
 import dataclasses
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import MISSING, dataclass
 from typing import Any
 
@@ -57,7 +57,7 @@ def check_masks(run_folder: Path) -> int:
     return n
 
 
-def _claim(index: Sequence[int], path: Path, n: int, owner: dict[int, Path]) -> None:
+def _claim(index: Iterable[int], path: Path, n: int, owner: dict[int, Path]) -> None:
     """Note that a file has these images; rows of one image in one file are its classes."""
     for image in sorted({int(i) for i in index}):
         if not 0 <= image < n:
@@ -105,7 +105,7 @@ def merge(run_folder: Path, folder: Path) -> dict[str, dict[str, float]]:
     from ltx.main.segmentation_eval import evaluator as segmentation
     from ltx.main.segmentation_eval.options import SegmentationOptions
 
-    evaluators = {
+    evaluators: dict[str, tuple[type, Any]] = {
         perturbation.PROTOCOL: (PerturbationOptions, perturbation.evaluate),
         segmentation.PROTOCOL: (SegmentationOptions, segmentation.evaluate),
     }

@@ -106,7 +106,7 @@ class Explainee(nn.Module):
         Raises:
             UserError: the module does not give logits for such images.
         """
-        spec = InputSpec(tuple(input_size), tuple(mean), tuple(std))
+        spec = InputSpec((input_size[0], input_size[1]), tuple(mean), tuple(std))
         explainee = cls(module, spec, name or type(module).__name__, multi_label=multi_label)
         device = next((value.device for value in module.parameters()), torch.device("cpu"))
         explainee.to(device)

@@ -155,7 +155,7 @@ class Explainer(nn.Module):
         """
         backbone, spec = pretrained_backbone(name, explainee, download)
         if input_size is not None:
-            spec = InputSpec(tuple(input_size), spec.mean, spec.std)
+            spec = InputSpec((input_size[0], input_size[1]), spec.mean, spec.std)
             resize_tokens(backbone, name, spec.size)
         rows = class_rows_of(explainee) if class_conditional else None
         return cls(backbone, spec, name, "softmax", class_rows=rows)

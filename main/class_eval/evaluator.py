@@ -92,7 +92,7 @@ def _measured(saliency: np.ndarray, question: Question) -> tuple:
     return *head, share_on_asked(saliency, question), float(peaks_on_asked(saliency, question))
 
 
-def _row(measured: list[tuple]) -> dict[str, dict]:
+def _row(measured: list[tuple]) -> dict[str, tables.Figure]:
     """The figures of one variant, in percent.
 
     `absent_ratio` is the mean of the maps for absent classes over the mean of those for the objects.

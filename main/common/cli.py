@@ -93,8 +93,8 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _add_flag(group, field: dataclasses.Field, hint) -> None:
-    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    kinds = [kind for kind in kinds if kind is not type(None)]
+    members = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    kinds = [kind for kind in members if kind is not type(None)]
     metavar, choices = field.metadata["metavar"], field.metadata["choices"]
     arguments = {"help": field.metadata["help"], "metavar": metavar}
     if typing.get_origin(kinds[0]) is tuple:

@@ -46,7 +46,7 @@ def recipe_values(
     if alias is not None and alias.published and explainer == explainee:
         holds.add(PUBLISHED)
     if any(rule.explainer in _KINDS for rule in rules):
-        holds.add(kind_of(explainer) if alias is None and kind_of else alias and alias.kind)
+        holds.add(alias.kind if alias is not None else kind_of(explainer) if kind_of else None)
     return {name: value for rule in rules if rule.explainer in holds for name, value in rule.values.items()}
 
 

@@ -113,7 +113,7 @@ def picture_method(options: ExplainOptions, explainee: Explainee, names: list[st
     if not explainer.is_trained:
         options = filled(options, FRESH.objective.as_options() | {"finetune_lr": FRESH.lr})
     options = settled(options, explainer)
-    if options.batch_size != AUTO and options.batch_size < 1:
+    if options.batch_size != AUTO and int(options.batch_size) < 1:
         raise UserError(f"--batch-size {options.batch_size}: must be at least 1")
     steps = options.steps
     if steps is None:

@@ -1,5 +1,6 @@
 """Files of one explained picture: overlay, saliency map, masked picture and a sheet."""
 
+import functools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -87,7 +88,7 @@ def write_pictures(folder: Path, stem: str, explained: Explained) -> list[Path]:
             paths.append(folder / f"{start}_{name}.png")
             write_picture(paths[-1], view)
         paths.append(folder / f"{start}_saliency.npy")
-        replace_file(paths[-1], lambda temporary, values=saliency: _save_array(temporary, values))
+        replace_file(paths[-1], functools.partial(_save_array, values=saliency))
     paths.append(folder / f"{stem}_sheet.png")
     columns, rows, captions = _contrast(explained) if n_classes > 1 else _comparison(explained)
     write_sheet(paths[-1], rows, columns, captions, _CELL_INCHES)

@@ -200,7 +200,8 @@ def _positions(tables: dict[str, Columns], n_images: int) -> np.ndarray:
 
 
 def _perturbation(columns: Columns, summary: SummaryRecord, variant: str) -> dict[str, Measure]:
-    known, found = {metric.name: metric for metric in METRICS}, {}
+    known = {metric.name: metric for metric in METRICS}
+    found: dict[str, Measure] = {}
     for name, figure in summary["rows"][variant].items():
         if name in known:
             values = np.array([float(text or "nan") for text in columns[name]])
@@ -223,7 +224,7 @@ def _points(texts: Sequence[str]) -> np.ndarray:
 
 
 def _segmentation(columns: Columns, summary: SummaryRecord, variant: str) -> dict[str, Measure]:
-    found = {}
+    found: dict[str, Measure] = {}
     for policy in void_policies(has_void=True):
         for metric in policy.metrics:
             names = {name: name + policy.suffix for name in metric.columns}

@@ -93,7 +93,8 @@ class GalleryMaker:
 
     def _row(self, i: int, metric: str | None, note: str) -> GalleryRow:
         name = self.comparison.images[i]
-        size = tuple(self.rows[0].run.record.input_size)
+        height, width = self.rows[0].run.record.input_size
+        size = (height, width)
         pixels = None
         if name in self.places:
             try:
@@ -135,7 +136,7 @@ def _image_set(row: Row, options: ReportOptions) -> ImageSet | None:
     if options.images_path is not None:
         described = described | {"root": str(options.images_path), "labels": None}
     try:
-        return rebuild(described, tuple(row.run.record.input_size))
+        return rebuild(described, row.run.record.input_size)
     except (UserError, KeyError, TypeError) as error:
         if options.images_path is not None:
             raise UserError(f"--images-path {options.images_path}: {error}") from error

@@ -24,7 +24,8 @@ class Measure(Protocol):
         per_image: (N,), NaN where an image does not count.
     """
 
-    per_image: np.ndarray
+    @property
+    def per_image(self) -> np.ndarray: ...
 
     def take(self, positions: np.ndarray) -> Self:
         """Return the same of some of the images, in that order."""

@@ -157,9 +157,9 @@ def _add_galleries(
     both = [comparison.row(label) for label in (section.reference, section.rival)]
     if any(metric not in row.measures for row in both):
         return
-    values = [row.measures[metric].per_image for row in both]
-    sides = most_different(*values, comparison.better[metric], options.gallery_images)
-    for ahead, behind, chosen in ((*both, sides[0]), (*both[::-1], sides[1])):
+    own, other = (row.measures[metric].per_image for row in both)
+    sides = most_different(own, other, comparison.better[metric], options.gallery_images)
+    for (ahead, behind), chosen in ((both, sides[0]), (both[::-1], sides[1])):
         if chosen:
             section.different.append(
                 (f"{ahead.label} better than {behind.label}", maker.gallery(chosen, metric, lambda i: ""))

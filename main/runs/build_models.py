@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from ltx.config import RELEASED, UserError
-from ltx.main.common.options import ExplaineeOptions, ExplainerOptions, PairOptions
+from ltx.main.common.options import ExplainerOptions
 from ltx.main.common.recipes import RECIPE, filled, usual_values
+from ltx.main.runs.run_record import RunRecord
 from ltx.models.checkpoints import weights_sha256
 from ltx.models.explainee import Explainee
 from ltx.models.explainer import Explainer
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 RANDOMISED_EXPLAINEE = "randomised_explainee"
 
 
-def explainer_name(options: PairOptions) -> str:
+def explainer_name(options) -> str:
     """The explainer's name: as the explainee unless it is given."""
     return options.explainer_model_name or options.explainee_model_name
 
@@ -61,7 +62,7 @@ def settled(options, explainer: Explainer | None = None):
     return filled(options, Objective.from_options(options).as_options())
 
 
-def load_explainee(options: ExplaineeOptions) -> Explainee:
+def load_explainee(options) -> Explainee:
     """The explainee of the options; that of the explainer's published file where one is used for both.
 
     Raises:
@@ -73,7 +74,7 @@ def load_explainee(options: ExplaineeOptions) -> Explainee:
     return Explainee.from_name(options.explainee_model_name, checkpoint, options.download)
 
 
-def _published_file(options: PairOptions) -> Path | None:
+def _published_file(options) -> Path | None:
     """The file that holds both explainer and explainee, where the options lead to one."""
     if explainer_name(options) != options.explainee_model_name:
         return None
@@ -86,7 +87,7 @@ def _published_file(options: PairOptions) -> Path | None:
     return path if holds_pair(path) else None
 
 
-def explainer_path(options: PairOptions) -> Path:
+def explainer_path(options) -> Path:
     """Where the pair's pLTX explainer lies.
 
     Raises:
@@ -109,7 +110,7 @@ def model_to_explain(explainee: Explainee, options) -> Explainee:
     return explainee.with_random_weights(options.seed).to(explainee.mean.device)
 
 
-def new_explainer(options: PairOptions, explainee: Explainee, mask_scale: int = 1) -> Explainer:
+def new_explainer(options, explainee: Explainee, mask_scale: int = 1) -> Explainer:
     """An explainer with pretrained backbone and a fresh head, drawn with the options' seed.
 
     Args:
@@ -134,7 +135,7 @@ def new_explainer(options: PairOptions, explainee: Explainee, mask_scale: int = 
     return explainer
 
 
-def _set_halo(explainer: Explainer, options: PairOptions) -> None:
+def _set_halo(explainer: Explainer, options) -> None:
     """Gives an explainer the halo that is asked for, where one is."""
     halo = explainer.halo if options.mask_halo is None else options.mask_halo
     if not 0 <= halo < 1:
@@ -142,7 +143,7 @@ def _set_halo(explainer: Explainer, options: PairOptions) -> None:
     explainer.halo = halo
 
 
-def start_from_plain(options: PairOptions, explainer: Explainer) -> Path | None:
+def start_from_plain(options, explainer: Explainer) -> Path | None:
     """Gives a class-conditional explainer the weights of the pair's plain one, where there is one.
 
     A class-conditional file that `--explainer-checkpoint` names is gone on from.
@@ -169,7 +170,7 @@ def start_from_plain(options: PairOptions, explainer: Explainer) -> Path | None:
     return path
 
 
-def pretrained_explainer(options: PairOptions, explainee: Explainee) -> tuple[Explainer, Path, dict]:
+def pretrained_explainer(options, explainee: Explainee) -> tuple[Explainer, Path, dict]:
     """The pair's pLTX explainer, the file it came from, and that file's metadata.
 
     Raises:
@@ -206,7 +207,7 @@ def pretrained_explainer(options: PairOptions, explainee: Explainee) -> tuple[Ex
     return explainer, path, metadata
 
 
-def explainee_record(options: ExplaineeOptions, explainee: Explainee) -> dict:
+def explainee_record(options, explainee: Explainee) -> dict:
     """What run.json says of the explainee."""
     checkpoint = options.explainee_checkpoint or explainee.checkpoint
     return {
@@ -216,7 +217,7 @@ def explainee_record(options: ExplaineeOptions, explainee: Explainee) -> dict:
     }
 
 
-def explainee_of_run(run: dict, download: bool = False) -> Explainee:
+def explainee_of_run(run: RunRecord, download: bool = False) -> Explainee:
     """The explainee that a run's masks explain.
 
     Args:

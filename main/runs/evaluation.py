@@ -39,7 +39,8 @@ OPTIONS_FILE = "options.json"
 class Scorer(Protocol):
     """Scores the maps of mask files, `batch_size` images at once."""
 
-    batch_size: int
+    @property
+    def batch_size(self) -> int: ...
 
     def score(self, unit: MaskUnit, batches: Sequence[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
         """Yield the scores of each batch of B rows of a unit.

@@ -79,11 +79,13 @@ class MaskUnit:
     def _rows(self, keep: np.ndarray, skipped: dict[int, str]) -> "MaskUnit":
         if keep.all():  # no copy
             return replace(self, skipped=skipped)
-        groups = [
+        tokens, saliency, arrays = (
             {name: values[keep] for name, values in group.items()}
             for group in (self.token_masks, self.saliency, self.arrays)
-        ]
-        return MaskUnit(self.index[keep], self.classes[keep], *groups, self.attributes, skipped)
+        )
+        return MaskUnit(
+            self.index[keep], self.classes[keep], tokens, saliency, arrays, self.attributes, skipped
+        )
 
     def not_finite(self) -> dict[int, str]:
         """By row, the maps that hold NaN or infinities."""
@@ -251,8 +253,9 @@ def read_map(folder: Path, position: int, variant: str, size: tuple[int, int]) -
         values = file[f"{groups[0]}/{variant}"][row] if groups and row.size else None
     if values is None:
         raise UserError(f"{path} holds no map '{variant}' of image {position}")
-    maps = ({variant: values} if group == groups[0] else {} for group in ("token_mask", "saliency"))
-    return MaskUnit(row, row, *maps).maps(variant, size)[0]
+    stored = {groups[0]: {variant: values}}
+    unit = MaskUnit(row, row, stored.get("token_mask", {}), stored.get("saliency", {}))
+    return unit.maps(variant, size)[0]
 
 
 def unit_files(folder: Path) -> list[Path]:

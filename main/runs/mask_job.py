@@ -99,8 +99,8 @@ class MaskJob:
         if images.image_size != tuple(explainee.input_size):  # weights may come with a size of their own
             images = rebuild(images.describe(), explainee.input_size)
         check_labels(images, explainee.num_classes)
-        name = options.run_name or name(options, images.describe()["kind"])
-        folder = (options.default_root_dir or config.RESULTS) / name
+        run_name = options.run_name or name(options, images.describe()["kind"])
+        folder = (options.default_root_dir or config.RESULTS) / run_name
         return cls(folder, options, explainee, images, choose_images(images, options), **more)
 
     @property
@@ -187,7 +187,7 @@ class MaskJob:
 
     def _attributes(self, method: Method, run: RunRecord) -> dict[str, Any]:
         """Attributes of every mask file."""
-        attributes = {"method": ",".join(method.record.get("methods", [method.name]))}
+        attributes: dict[str, Any] = {"method": ",".join(method.record.get("methods", [method.name]))}
         if "explainer" in method.record:
             attributes["explainer"] = method.record["explainer"]["name"]
         attributes |= {"run_hash": run.hash, "score_class": run.get("score_class", "explained")}

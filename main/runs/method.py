@@ -41,8 +41,9 @@ class Batch:
         for start in range(0, len(self.images), size):
             rows = slice(start, start + size)
             tensors = (self.scored, self.index, self.logits)
-            rest = (None if values is None else values[rows] for values in tensors)
-            yield Batch(self.images[rows], self.classes[rows], self.names[rows], *rest, self.progress)
+            scored, index, logits = (None if values is None else values[rows] for values in tensors)
+            names = self.names[rows]
+            yield Batch(self.images[rows], self.classes[rows], names, scored, index, logits, self.progress)
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,13 @@ def versions() -> dict[str, str]:
 def git_commit() -> str:
     """Return the commit of this checkout, with "+" if files differ from it; "unknown" outside git."""
     try:
-        run = {"cwd": config.ROOT, "capture_output": True, "text": True, "timeout": 10, "check": True}
+        run: dict[str, Any] = {
+            "cwd": config.ROOT,
+            "capture_output": True,
+            "text": True,
+            "timeout": 10,
+            "check": True,
+        }
         commit = subprocess.run(["git", "rev-parse", "HEAD"], **run).stdout.strip()
         changed = subprocess.run(
             ["git", "status", "--porcelain", "--untracked-files=no"], **run

@@ -137,9 +137,10 @@ def check(path: Path, value: Any, kind: Any, again: str = "", where: str = "") -
         for name in sorted(required(kind) - value.keys()):
             within = f" in '{where}'" if where else ""
             raise UserError(f"{path} has no '{name}'{within}{again and f'; {again}'}")
-        kinds = {name: hint for name, hint in get_type_hints(kind).items() if name in value}
+        kinds: dict[Any, Any] = {name: hint for name, hint in get_type_hints(kind).items() if name in value}
     elif isinstance(value, dict | list) and get_origin(kind) in (dict, list):
-        kinds = dict.fromkeys(value if isinstance(value, dict) else range(len(value)), arguments[-1])
+        keys: Any = value if isinstance(value, dict) else range(len(value))
+        kinds = dict.fromkeys(keys, arguments[-1])
     else:
         kinds = {}
     for key, inner in kinds.items():

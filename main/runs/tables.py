@@ -16,8 +16,11 @@ from ltx.main.runs.skipped import counts
 class Metric(Protocol):
     """A metric in a table; `higher_is_better` is None if it does not rank."""
 
-    name: str
-    higher_is_better: bool | None
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def higher_is_better(self) -> bool | None: ...
 
 
 def write_per_image(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -51,7 +54,7 @@ def summary_rows(
 
 def write_summary(folder: Path, protocol: str, settings: dict, run_hash: str, rows: dict, **more) -> None:
     """Write summary.json, with the number of images that the run and the evaluation left out."""
-    content = {"protocol": protocol, "settings": settings, "run_hash": run_hash, "rows": rows}
+    content: dict[str, Any] = {"protocol": protocol, "settings": settings, "run_hash": run_hash, "rows": rows}
     content |= counts(folder.parents[1], folder)
     write_json(folder / "summary.json", content | more)
 
@@ -63,7 +66,7 @@ def read_summary(folder: Path) -> SummaryRecord:
         UserError: it is missing or damaged.
     """
     path = Path(folder) / "summary.json"
-    summary = read_json(path)
+    summary: Any = read_json(path)
     check(path, summary, SummaryRecord, "delete its folder and evaluate again")
     return summary
 

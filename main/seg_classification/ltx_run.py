@@ -153,7 +153,7 @@ def finetune_settings(options: FinetuneOptions, explainer: Explainer, checkpoint
         UserError: a rate that is no number, or no stored optimiser.
     """
     options = settled(options, explainer)
-    batch_size = 1 if options.batch_size == AUTO else options.batch_size
+    batch_size = 1 if options.batch_size == AUTO else int(options.batch_size)
     if options.n_epochs_to_optimize_stage_b < 1 or batch_size < 1 or options.unit_size < 1:
         raise UserError("--n_epochs_to_optimize_stage_b, --batch-size and --unit-size must be at least 1")
     if options.lr is not None and options.finetune_lr != "released":
@@ -164,7 +164,7 @@ def finetune_settings(options: FinetuneOptions, explainer: Explainer, checkpoint
     if options.finetune_lr == "released" and not options.RUN_BASE_MODEL:
         schedule, moments = _released(checkpoint, explainer, options.lr or RELEASED_PEAK)
     elif not options.RUN_BASE_MODEL:
-        lr = options.finetune_lr
+        lr = float(options.finetune_lr)
     return Settings(
         n_steps=options.n_epochs_to_optimize_stage_b,
         lr=lr,
@@ -194,7 +194,7 @@ def _released(checkpoint: Path, explainer: Explainer, peak: float):
         )
     by_name = {name: optimizer["state"][i] for i, name in enumerate(names)}
     device = next(explainer.parameters()).device
-    moments = {
+    moments: dict[str, Any] = {
         key: {name: entry[key].to(device) for name, entry in by_name.items()}
         for key in ("exp_avg", "exp_avg_sq")
     }

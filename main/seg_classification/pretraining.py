@@ -197,13 +197,12 @@ class Trainer:
         counting = self._read(self.images, data) * counts
         size = math.ceil(len(images) / self.plan.accumulate)
         known = torch.stack([data[key] for key in ("label", "second_label") if key in data], 1)
-        parts = list(
-            zip(*(part.split(size) for part in (images, known, data["index"], counting)), strict=True)
-        )
-        for i, part in enumerate(parts):
+        splits = (values.split(size) for values in (images, known, data["index"], counting))
+        parts = list(zip(*splits, strict=True))
+        for i, (some, classes, index, counted) in enumerate(parts):
             last = i == len(parts) - 1
             with contextlib.nullcontext() if last or self.world.size == 1 else self.model.no_sync():
-                self._backward(*part, n)
+                self._backward(some, classes, index, counted, n)
         self.optimizer.step()
 
     def _seeds(self, index: Tensor) -> list[tuple[int, int, int]]:

@@ -5,6 +5,7 @@ convolutions slot by slot; frozen weights are shared. AdamW is elementwise, so t
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -121,7 +122,7 @@ class StackedExplainer:
     def _adamw(self, where: int | slice, update: int) -> None:
         """AdamW on one slot, or on several that are at the same update, as one tensor per weight."""
         rate = self.schedule(update) if self.schedule else self.lr
-        leaves = self._leaves[0 if self.use_vmap else where]
+        leaves: Any = self._leaves[0 if self.use_vmap else where]
         gradients = {name: leaf.grad for name, leaf in leaves.items() if leaf.grad is not None}
         if self.use_vmap:
             gradients = {name: value[where] for name, value in gradients.items()}

@@ -105,7 +105,7 @@ def _images_of(options: SegmentationOptions, run: MaskRunRecord) -> tuple[ImageS
     described = run.dataset
     if options.segmentation_root is not None and "root" in described:
         described = described | {"root": str(options.segmentation_root), "labels": None}
-    images = rebuild(described, tuple(run.input_size))
+    images = rebuild(described, run.input_size)
     if not images.has_masks:
         raise UserError(
             f"{options.run_folder} explains images without object masks ({described['kind']} "

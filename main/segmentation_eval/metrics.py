@@ -45,7 +45,7 @@ class Sample:
         return self.labels != IGNORED
 
     @cached_property
-    def counts(self) -> dict[str, int]:
+    def counts(self) -> dict[str, float]:
         """Numbers of true and false positive and negative pixels."""
         found, wanted = self.foreground[self.counted], self.labels[self.counted] == 1
         return {
@@ -92,6 +92,7 @@ class MeanIou:
 class _MeanOfImages:
     """A figure of each image in percent, averaged over the images."""
 
+    columns: tuple[str, ...]
     higher_is_better = True
 
     def total(self, columns: dict[str, np.ndarray]) -> float:

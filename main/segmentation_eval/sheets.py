@@ -1,5 +1,6 @@
 """Picture sheets of segmentation: the best, the median and the worst images of a variant."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ def write_sheet_of(
     run_folder: Path,
     variant: str,
     images: ImageSet,
-    chosen: list[int],
+    chosen: Sequence[int],
     index: np.ndarray,
     f1: np.ndarray,
 ) -> None:
