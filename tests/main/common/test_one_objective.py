@@ -9,7 +9,7 @@ import torch
 from ltx import config
 from ltx.config import Rule
 from ltx.main.api import FRESH, TRAINED, defaults_of
-from ltx.main.explanation.method import picture_method
+from ltx.main.explanation import method
 from ltx.main.explanation.options import ExplainOptions
 from ltx.main.runs.build_models import settled
 from ltx.main.seg_classification.ltx_run import finetune_settings
@@ -33,12 +33,10 @@ def trained(make_explainer):
 
 def objectives(explainer, monkeypatch, **given) -> list[Objective]:
     """What each door finetunes: the command, the explanation of pictures, Python (which takes no flags)."""
-    monkeypatch.setattr(
-        "ltx.main.explanation.method.pretrained_explainer", lambda *_: (explainer, "file", explainer.metadata)
-    )
+    monkeypatch.setattr(method, "pretrained_explainer", lambda *_: (explainer, "file", explainer.metadata))
     names = {"explainee_model_name": "tiny_vit"}
     command = settled(FinetuneOptions(**names, **given), explainer)
-    plan = picture_method(ExplainOptions(input=(), **names, **given), ON_CPU, [])
+    plan = method.picture_method(ExplainOptions(input=(), **names, **given), ON_CPU, [])
     found = [Objective.from_options(command), plan.objective]
     settings = finetune_settings(FinetuneOptions(**names, **given), explainer, None)
     assert settings.lr == plan.lr
@@ -80,7 +78,8 @@ def test_a_published_checkpoint_names_no_objective(trained, monkeypatch):
 
 def test_flags_on_an_explainer_that_was_never_trained(make_explainer, monkeypatch):
     explainer = make_explainer()
-    monkeypatch.setattr("ltx.main.explanation.method.pretrained_explainer", lambda *_: (explainer, "file", {}))
-    plan = picture_method(ExplainOptions(input=(), explainee_model_name="tiny_vit", mask_loss="l1"), ON_CPU, [])
+    monkeypatch.setattr(method, "pretrained_explainer", lambda *_: (explainer, "file", {}))
+    options = ExplainOptions(input=(), explainee_model_name="tiny_vit", mask_loss="l1")
+    plan = method.picture_method(options, ON_CPU, [])
     assert plan.objective == dataclasses.replace(FRESH.objective, mask_loss="l1")
     assert (plan.lr, plan.steps) == (FRESH.lr, FRESH.steps)

@@ -49,7 +49,8 @@ def test_per_image_rows(tmp_path):
 
 
 def test_summary_round_trip(tmp_path):
-    tables.write_summary(tmp_path, "perturbation", {"fill": "black"}, "hash", rows(), curves={"pltx": {"POS": [1]}})
+    curves = {"pltx": {"POS": [1]}}
+    tables.write_summary(tmp_path, "perturbation", {"fill": "black"}, "hash", rows(), curves=curves)
     read = tables.read_summary(tmp_path)
     assert read["rows"] == rows() and read["curves"] == {"pltx": {"POS": [1]}} and read["run_hash"] == "hash"
     (tmp_path / "summary.json").write_text("{")
