@@ -17,6 +17,23 @@ class UserError(Exception):
     """A mistake of the user: reported as one line, exit code 2."""
 
 
+DIRECT, CENTRE_CROP = RESIZES = ("direct", "centre-crop")
+
+
+class CropSize(tuple):
+    """(H, W) that a picture's middle is cropped to, once its shorter side is resized, as timm does it.
+
+    Attributes:
+        crop_pct: share of the resized picture that the crop keeps.
+        interpolation: of the resizing, as Pillow names it.
+    """
+
+    def __new__(cls, sides, crop_pct: float = 0.875, interpolation: str = "bicubic"):
+        size = super().__new__(cls, sides)
+        size.crop_pct, size.interpolation = crop_pct, interpolation
+        return size
+
+
 def portable_path(path: Path) -> str:
     """Return a path as run.json stores it: relative to the repository if it lies inside."""
     path = Path(path)

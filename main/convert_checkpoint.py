@@ -29,7 +29,6 @@ class ConvertOptions:
     output: Path = option(MISSING, "file to write (.safetensors)", flag="OUTPUT")
 
 
-
 @cli.script(ConvertOptions)
 def main(options: ConvertOptions) -> tuple[Path, dict]:
     """Checks that the file fits one of the published pairs, and writes it anew."""

@@ -28,15 +28,15 @@ def main(options: ExplainOptions) -> tuple[Path, dict, dict]:
     from ltx.main.common.devices import pick_device
     from ltx.main.explanation import run
     from ltx.main.explanation.method import picture_method
-    from ltx.main.runs.build_models import load_explainee
+    from ltx.main.runs.build_models import load_explainee, wanted_size
     from ltx.main.runs.skipped import counts
-    from ltx.models.registry import input_size
 
     device = pick_device(options.device)
-    pictures = PictureFiles.of(options.input, input_size(options.explainee_model_name))
+    pictures = PictureFiles.of(options.input, wanted_size(options))
     pictures.check(options.on_bad_image == "skip")
     explainee = load_explainee(options).to(device)
-    names = names_of_classes(explainee.name, explainee.num_classes, options.class_names)
+    names = list(explainee.labels or ()) if options.class_names is None else []
+    names = names or names_of_classes(explainee.name, explainee.num_classes, options.class_names)
     how = picture_method(options, explainee, names)
     print(f"explainee {explainee.name}, explainer {how.explainer.name}, pLTX weights: {how.source}")
     job, method = run.open_job(options, explainee, pictures, how)

@@ -54,6 +54,7 @@ SAVE_EVERY = 250
 def main(options: TrainDigitsOptions) -> tuple[Path, dict]:
     """Trains, writes the weights in half precision, and returns the held-out accuracy of what was written."""
     from ltx.main.common.devices import pick_device
+
     torch.manual_seed(options.seed)
     device = pick_device(options.device)
     explainee = Explainee(create_model("vit_digits"), input_spec(create_model("vit_digits")), "vit_digits")

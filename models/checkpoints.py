@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import pickle
 import re
 import warnings
@@ -16,12 +17,24 @@ from safetensors.torch import save_file
 from ltx.config import UserError
 from ltx.models.files import replace_file
 
+log = logging.getLogger(__name__)
+
 _ZIP = b"PK\x03\x04"
-# Plain classes that Lightning 1.5 checkpoints may name (keys of callbacks, hyper-parameters).
+# Where a training script may keep the weights, averaged ones first, as timm reads them.
+_WRAPPERS = (
+    "state_dict_ema", "model_ema", "ema", "state_dict", "model_state_dict", "model", "net", "weights",
+)  # fmt: skip
+# Plain classes beside the weights: callbacks and hyper-parameters of Lightning 1.5, paths, NumPy's numbers.
 _PLAIN_CLASSES = (
     "argparse.Namespace",
     "pathlib.PosixPath",
     "pathlib.WindowsPath",
+    "pathlib._local.PosixPath",
+    "pathlib._local.WindowsPath",
+    "numpy.dtype",
+    "numpy.core.multiarray.scalar",
+    "numpy._core.multiarray.scalar",
+    "_codecs.encode",
     "pytorch_lightning.utilities.parsing.AttributeDict",
     "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
     "pytorch_lightning.callbacks.early_stopping.EarlyStopping",
@@ -39,13 +52,38 @@ def load_weights(path: str | Path) -> dict[str, torch.Tensor]:
         raise UserError(f"no such weights file: {path}")
     if path.suffix == ".safetensors":
         return load_safetensors(path)[0]
-    state = load_state(path, mmap=True)
-    for key in ("state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
+    state, taken = (_scripted_state(path) if _is_script(path) else load_state(path, mmap=True)), []
+    while isinstance(state, dict):
+        found = [key for key in _WRAPPERS if isinstance(state.get(key), dict) and state[key]]
+        if not found:
+            break
+        if len(found) > 1:
+            log.warning("%s holds %s; '%s' is taken", path, " and ".join(map(repr, found)), found[0])
+        state = state[found[0]]
+        taken.append(found[0])
+    if taken:
+        log.info("weights in %s: %s", path, ".".join(taken))
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise UserError(f"{path} is not a state dict: wanted a mapping of names to tensors")
+        keys = f" (its keys: {', '.join(map(repr, list(state)[:5]))})" if isinstance(state, dict) else ""
+        raise UserError(f"{path} is not a state dict: wanted a mapping of names to tensors{keys}")
     return {key.removeprefix("module."): value for key, value in state.items()}
+
+
+def _is_script(path: Path) -> bool:
+    """Whether a file is a TorchScript archive."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    return any(name.endswith("/constants.pkl") for name in names) and any("/code/" in name for name in names)
+
+
+def _scripted_state(path: Path) -> dict[str, torch.Tensor]:
+    """The weights of a TorchScript archive; its code is not run."""
+    try:
+        return dict(torch.jit.load(path, map_location="cpu").state_dict())
+    except RuntimeError as error:
+        raise UserError(f"cannot read {path}: {str(error).splitlines()[0][:160]}") from error
 
 
 def load_safetensors(path: str | Path) -> tuple[dict[str, torch.Tensor], dict]:
@@ -78,7 +116,15 @@ def _open_safetensors(path: str | Path):
 
 
 def _metadata(file) -> dict:
-    return {key: json.loads(value) for key, value in (file.metadata() or {}).items() if key != "format"}
+    return {key: _decoded(value) for key, value in (file.metadata() or {}).items() if key != "format"}
+
+
+def _decoded(text: str):
+    """A value as we write it; as it stands where other people wrote it."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
 
 
 def save_safetensors(path: str | Path, tensors: dict[str, torch.Tensor], metadata: dict) -> None:
@@ -143,16 +189,15 @@ def save_state(path: str | Path, state: dict) -> None:
     replace_file(path, write)
 
 
-
-
-
-
-
-
 def weights_sha256(module: torch.nn.Module) -> str:
     """SHA-256 over the names and values of a module's tensors, wherever they were loaded from."""
+    return tensors_sha256(module.state_dict())
+
+
+def tensors_sha256(tensors: dict[str, torch.Tensor]) -> str:
+    """SHA-256 over the names and values of tensors, in their order."""
     digest = hashlib.sha256()
-    for name, value in module.state_dict().items():
+    for name, value in tensors.items():
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

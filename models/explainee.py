@@ -1,5 +1,6 @@
 """The explainee: the frozen classifier that is explained."""
 
+import logging
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -8,23 +9,34 @@ import torch
 from torch import Tensor, nn
 
 from ltx.config import UserError
+from ltx.models.checkpoints import weights_sha256
 from ltx.models.folding import fold_batch_norm
 from ltx.models.frozen import freeze_linears
-from ltx.models.precision import logits_of
-from ltx.models.registry import InputSpec, create_model, input_spec, load_pretrained
+from ltx.models.modules import as_spec, check_finite, freeze, set_eval, take_in, to_channels
+from ltx.models.outputs import NotLogits, Outputs, rows_of
+from ltx.models.precision import in_full, output_of
+from ltx.models.probing import settle
+from ltx.models.registry import create_model, input_spec, label_names, load_pretrained
+from ltx.models.specs import InputSpec, adjusted, crop_of
+
+log = logging.getLogger(__name__)
 
 
 class Explainee(nn.Module):
     """A classifier of images in [0, 1], frozen, in eval mode; gradients reach its input, never its weights.
 
-    With its attribute `precision` set to `bf16` it computes under autocast; its logits are float32 always.
+    Whatever the model gives is turned into logits, see `models.outputs`: one output becomes two classes, no
+    and yes. A model with one channel sees RGB images in grey. With its attribute `precision` set to `bf16` it
+    computes under autocast; its logits are float32 always (float64 for float64 images).
 
     Args:
-        model: module from normalised images (B, 3, H, W) to logits (B, C).
+        model: module from normalised images (B, C, H, W) to logits; frozen in place.
         spec: input size and normalisation.
         name: how reports name it.
         checkpoint: file that its weights were asked from, None where `models.registry` finds them again.
         multi_label: its logits are independent (sigmoid), so a class counts as predicted above one half.
+        outputs: how the model's values are read.
+        labels: name of each class, where they are known.
     """
 
     def __init__(
@@ -34,41 +46,81 @@ class Explainee(nn.Module):
         name: str,
         checkpoint: Path | None = None,
         multi_label: bool = False,
+        outputs: Outputs | None = None,
+        labels: Sequence[str] | None = None,
     ):
         super().__init__()
-        self.model = model.requires_grad_(False)
+        self.model = freeze(model)
         self.name, self.spec, self.checkpoint = name, spec, checkpoint
         self.precision = "float32"
         self.multi_label = multi_label
+        self.outputs: Outputs | None = outputs or Outputs()
+        self.labels = labels
         self.input_size = spec.size
-        self.register_buffer("mean", torch.tensor(spec.mean).view(1, -1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(spec.std).view(1, -1, 1, 1), persistent=False)
+        self.channels = len(spec.mean)
+        # How the model wants its input, see `models.probing`; convolutions are up to twice as fast on
+        # channels-last input, on CPUs too.
+        self.dtype: torch.dtype | None = None
+        self.channels_last = True
+        for key in ("mean", "std"):
+            values = torch.tensor(getattr(spec, key), dtype=torch.float32).view(1, -1, 1, 1)
+            self.register_buffer(key, values, persistent=False)
         self._folded: nn.Module | None = None
         self.eval()
 
     @classmethod
     def from_name(
-        cls, name: str, checkpoint: str | Path | None = None, download: bool = False
+        cls,
+        name: str,
+        checkpoint: str | Path | None = None,
+        download: bool = False,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        input_size: Sequence[int] | None = None,
+        resize: str | None = None,
+        multi_label: bool = False,
     ) -> "Explainee":
-        """Explainee by alias or timm name, with weights as `models.registry.load_pretrained` finds them.
+        """Explainee by name, with weights as `models.registry.load_pretrained` finds them.
+
+        Size, normalisation and names of classes are those of the `config.json` beside the weights, else the
+        ones that timm knows.
 
         Args:
-            name: alias or timm name.
+            name: alias, timm name, `local-dir:FOLDER` as timm saves one, or `hf:FOLDER_OR_NAME`.
             checkpoint: file of weights.
-            download: let timm fetch what its cache lacks.
+            download: let timm or transformers fetch what their cache lacks.
+            mean: of the normalisation, per channel or one for all, on [0, 1] pixels.
+            std: of the normalisation, likewise.
+            input_size: (H, W), or one side of a square.
+            resize: `direct`, or `centre-crop` as timm's transforms do it.
+            multi_label: its classes are independent (sigmoid).
 
         Raises:
-            UserError: unknown name, no weights, or a backbone without a classifier.
+            UserError: unknown name, no weights or damaged ones, or a backbone without a classifier.
         """
-        model = load_pretrained(name, checkpoint, download)
-        if getattr(model, "num_classes", None) == 0:
+        path = None if checkpoint is None else Path(checkpoint)
+        model = load_pretrained(name, checkpoint, download, input_size)
+        n_outputs = getattr(model, "num_classes", None)
+        if n_outputs == 0:
             raise UserError(f"'{name}' has no classifier, so there is no class to explain; choose another")
-        explainee = cls(model, input_spec(model), name, None if checkpoint is None else Path(checkpoint))
+        check_finite(model, name if path is None else str(path))
+        spec = adjusted(input_spec(model), mean, std, input_size, resize, crop_of(model))
+        outputs = Outputs(one=n_outputs == 1)
+        explainee = cls(model, spec, name, path, multi_label and not outputs.one, outputs, label_names(model))
+        explainee._say()
         return explainee._fold()
+
+    def _say(self) -> None:
+        """Says what was recognised, and names the classes of a question."""
+        if (said := self.outputs and self.outputs.describe()) is not None:
+            log.warning("'%s' %s", self.name, said)
+        if self.outputs and self.outputs.one:
+            of_one = self.labels if self.labels and len(self.labels) == 1 else None
+            self.labels = (f"not {of_one[0]}", of_one[0]) if of_one else self.labels or ("no", "yes")
 
     def _fold(self) -> "Explainee":
         """Runs the model with its batch norms folded from now on; `model` itself stays as it is."""
-        self._folded = fold_batch_norm(self.model, (len(self.spec.mean), *self.spec.size))
+        self._folded = fold_batch_norm(self.model, (self.channels, *self.spec.size))
         return self
 
     def with_random_weights(self, seed: int) -> "Explainee":
@@ -79,47 +131,55 @@ class Explainee(nn.Module):
         """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model = create_model(self.name, self.num_classes)
-        return Explainee(model, self.spec, self.name)._fold()
+            n_outputs = 1 if self.outputs.one else self.num_classes
+            model = create_model(self.name, n_outputs, self.spec.size, getattr(self.model, "in_chans", None))
+        return Explainee(
+            model, self.spec, self.name, None, self.multi_label, self.outputs, self.labels
+        )._fold()
 
     @classmethod
     def from_module(
         cls,
         module: nn.Module,
-        mean: Sequence[float],
-        std: Sequence[float],
-        input_size: tuple[int, int],
+        mean: Sequence[float] | float,
+        std: Sequence[float] | float,
+        input_size: tuple[int, int] | int,
         name: str | None = None,
         multi_label: bool = False,
+        outputs: str = "auto",
+        labels: Sequence[str] | None = None,
     ) -> "Explainee":
-        """Explainee from any classifier.
+        """Explainee from any classifier, which itself stays as it is: mode, flags, hooks and weights.
+
+        It shares the module's weights, and computes in their type and on their device.
 
         Args:
-            module: normalised images (B, 3, H, W) to logits (B, C), or to an object with `logits`.
-                It is frozen and put in eval mode.
-            mean: of the normalisation, per channel, on [0, 1] pixels.
+            module: normalised images (B, C, H, W) to logits (B, classes): as a tensor, the first of a tuple
+                or list, or in a dictionary or object with `logits`. One output per image is the answer yes
+                (class 1) or no (class 0).
+            mean: of the normalisation, per channel or one for all, on [0, 1] pixels.
             std: of the normalisation, likewise.
-            input_size: (H, W) that the module takes.
+            input_size: (H, W) that the module takes, or one side of a square.
             name: how reports name it (default: its class).
-            multi_label: logits are independent (sigmoid); needed where there is one logit alone.
+            multi_label: the classes are independent (sigmoid).
+            outputs: `auto` recognises a softmax or sigmoid inside the module; `logits` trusts that there is
+                none; `any` allows outputs without logits, which only a function as target can read.
+            labels: name of each class.
 
         Raises:
-            UserError: the module does not give logits for such images.
+            UserError: the module does not give logits for such images, holds or gives NaN, or its output has
+                no gradient by the image.
         """
-        spec = InputSpec((input_size[0], input_size[1]), tuple(mean), tuple(std))
-        explainee = cls(module, spec, name or type(module).__name__, multi_label=multi_label)
-        device = next((value.device for value in module.parameters()), torch.device("cpu"))
-        explainee.to(device)
-        try:
-            with torch.no_grad():
-                logits = explainee(torch.zeros(1, len(spec.mean), *spec.size, device=device))
-            shape = tuple(logits.shape)
-        except (RuntimeError, ValueError, AttributeError) as error:
-            raise UserError(f"'{explainee.name}' takes no images of size {spec.size}: {error}") from error
-        if len(shape) != 2:
-            raise UserError(f"'{explainee.name}' gives {shape} for one image; wanted logits (1, classes)")
-        if shape[1] == 1 and not multi_label:
-            raise UserError(f"'{explainee.name}' has one logit; pass multi_label=True for a sigmoid output")
+        name = name or getattr(module, "__name__", type(module).__name__)
+        if outputs not in ("auto", "logits", "any"):
+            raise UserError(f"outputs '{outputs}': choose from auto, logits, any")
+        with torch.inference_mode(False), torch.enable_grad():
+            own = take_in(module, name)
+            check_finite(own, name)
+            explainee = cls(own, as_spec(own, mean, std, input_size), name, multi_label=multi_label)
+            explainee.labels = labels
+            settle(explainee, outputs)
+        explainee._say()
         return explainee
 
     def speed_up(self, precision: str = "float32", compile: bool = False) -> "Explainee":
@@ -131,7 +191,7 @@ class Explainee(nn.Module):
         """
         model, self.precision = self._folded or self.model, precision
         # Inductor takes oneDNN's product only with constant weights, and has its own way with linear layers.
-        size = (len(self.spec.mean), *self.spec.size)
+        size = (self.channels, *self.spec.size)
         frozen = None if compile else freeze_linears(model, precision, size)
         self._folded = frozen or self._folded
         if self._folded is not None and self.mean.is_cuda:
@@ -146,20 +206,52 @@ class Explainee(nn.Module):
         return self._folded is not None
 
     @cached_property
+    def sha256(self) -> str:
+        """Hash of the model's weights."""
+        return weights_sha256(self.model)
+
+    @cached_property
     def num_classes(self) -> int:
-        """Number of logits."""
+        """Number of logits.
+
+        Raises:
+            UserError: the model gives none.
+        """
+        blank = torch.zeros(1, self.channels, *self.input_size, device=self.mean.device)
         with torch.no_grad():
-            return self(torch.zeros(1, 3, *self.input_size, device=self.mean.device)).shape[1]
+            return self(blank).shape[1]
 
     def train(self, mode: bool = True) -> "Explainee":
         """Stays in eval mode whatever is asked."""
-        return super().train(False)
+        self.training = False
+        for part in self.children():
+            set_eval(part)
+        return self
+
+    def output(self, images: Tensor):
+        """Images (B, C, H, W) in [0, 1] to what the model gives, as it gives it."""
+        normalised = (to_channels(images, self.channels) - self.mean) / self.std
+        if self.dtype is not None:
+            normalised = normalised.to(self.dtype)
+        if self.channels_last:
+            normalised = normalised.contiguous(memory_format=torch.channels_last)
+        return output_of(self._folded or self.model, normalised, self.precision)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) in [0, 1] to logits (B, C)."""
-        # Convolutions are up to twice as fast on this layout, on CPUs too.
-        normalised = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        return logits_of(self._folded or self.model, normalised, self.precision)
+        """Images (B, C, H, W) in [0, 1] to logits (B, classes).
+
+        Raises:
+            UserError: the model gives none.
+        """
+        if self.outputs is None:
+            raise UserError(f"'{self.name}' gives no logits of classes; pass a function as the target")
+        try:
+            rows = in_full(rows_of(self.output(images), len(images)), self.precision)
+        except NotLogits as error:
+            raise UserError(f"'{self.name}' {error}") from error
+        if self.dtype is not None:
+            rows = rows.to(torch.promote_types(images.dtype, torch.float32))
+        return self.outputs.logits(rows)
 
 
 def class_scores(logits: Tensor, multi_label: bool = False) -> Tensor:

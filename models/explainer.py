@@ -1,7 +1,6 @@
 """The explainer: a backbone whose tokens or features become a mask over the image."""
 
 import logging
-import math
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
@@ -9,23 +8,25 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ltx.config import MASK_SCALES, UserError
-from ltx.models.backbones import has_narrow_strided_convolution, pretrained_backbone, resize_tokens
+from ltx.models.backbones import (
+    adaptor_for,
+    freeze,
+    fresh_spec,
+    has_narrow_strided_convolution,
+    larger_size,
+    pretrained_backbone,
+)
 from ltx.models.conditioning import ClassCondition, class_rows_of
 from ltx.models.explainee import Explainee
-from ltx.models.heads import StageHead, activate, finer_stages
+from ltx.models.fitting import resize_tokens
+from ltx.models.heads import activate, finer_stages
 from ltx.models.masking import with_halo
+from ltx.models.modules import to_channels
 from ltx.models.precision import autocast, in_full
+from ltx.models.readout import are_tokens, make_head, mask_logits, silence
 from ltx.models.registry import InputSpec, create_model, input_spec
 
 log = logging.getLogger(__name__)
-
-# Position, class, distillation and register tokens and the patch embedding are frozen, always (released).
-_EMBEDDINGS = ("patch_embed", "pos_embed", "cls_token", "dist_token", "reg_token", "norm_pre")
-_MAP_BIAS = -2.0  # of a class activation map, positive on most of an image, leaves the peaks
-# Parts of a classifier that the features do not pass through.
-_HEADS = (
-    "head", "head_dist", "head_drop", "classifier", "fc", "fc_norm", "attn_pool", "global_pool", "pre_logits"
-)  # fmt: skip
 
 
 class Explainer(nn.Module):
@@ -74,41 +75,49 @@ class Explainer(nn.Module):
         self.precision = "float32"
         self.halo = 0.0
         self.metadata: dict | None = None  # of the checkpoint that the weights came from
+        self.said: set[str] = set()  # hashes of other explainees that it was warned about
         self.input_size = spec.size
-        self.register_buffer("mean", torch.tensor(spec.mean).view(1, -1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(spec.std).view(1, -1, 1, 1), persistent=False)
+        self.channels = len(spec.mean)
+        for key in ("mean", "std"):
+            values = torch.tensor(getattr(spec, key), dtype=torch.float32).view(1, -1, 1, 1)
+            self.register_buffer(key, values, persistent=False)
+        self.adaptor = adaptor_for(backbone, self.channels)
         backbone.reset_classifier(0)
         last_norm = getattr(getattr(backbone, "features", None), "norm5", None)
         if last_norm is not None:
             last_norm.act = nn.Identity()
-        self.backbone = backbone.requires_grad_(True).eval()
+        self.backbone = backbone.float().requires_grad_(True).eval()
         # LeViT, TinyViT, ... keep their attention biases in eval mode, where our weights still change.
         self._keeping = [part for part in self.backbone.modules() if hasattr(part, "attention_bias_cache")]
         self.to(device := next(backbone.parameters()).device)
-        blank = torch.zeros(1, 3, *spec.size, device=device)
+        blank = torch.zeros(1, self.channels, *spec.size, device=device, dtype=torch.float32)
         self.condition: ClassCondition | None = None
         self._stages: list[int] = []
         with torch.no_grad():
-            features, _ = self._features(blank, None)
-        self.has_tokens = features.dim() == 3 or self._channels_last(features)
+            adapted = blank if self.adaptor is None else self.adaptor(blank)
+            features, _ = self._features(adapted, None)
+        self.has_tokens = are_tokens(self.backbone, features)
         # Not to be had under vmap.
         self.channels_last = not (self.has_tokens or has_narrow_strided_convolution(self.backbone))
         if not self.has_tokens:
-            self._stages = finer_stages(self.backbone, blank, features.shape[-2], mask_scale)
-        self.head = self._make_head(blank, features).to(device)
+            self._stages = finer_stages(self.backbone, adapted, features.shape[-2], mask_scale)
+        with torch.no_grad():
+            finer = self._features(adapted, None)[1] if self._stages else []
+        self.head = make_head(features, finer, self.has_tokens, mask_scale).to(device, torch.float32)
         dim = features.shape[-1 if self.has_tokens else 1]
         if class_rows is not None:
             pooled = features.dim() == 4 or getattr(backbone, "global_pool", "") == "avg"
             entry = len(backbone.blocks) // 2 if isinstance(backbone, VisionTransformer) else None
-            self.condition = ClassCondition(class_rows, dim, pooled, entry).to(device)
+            self.condition = ClassCondition(class_rows, dim, pooled, entry).to(device, torch.float32)
             if self.condition.starts_as_map:
-                self._silence_head()
-        self._freeze(n_first_layers_to_freeze, features.dim() == 3)
+                silence(self.head)
+        freeze(self.backbone, name, self.has_tokens, n_first_layers_to_freeze, features.dim() == 3)
         with torch.no_grad():
             self.grid = tuple(self(blank, torch.zeros(1, dtype=torch.long, device=device)).shape[-2:])
         self.eval()
 
     @classmethod
+    @torch.inference_mode(False)
     def for_explainee(
         cls,
         name: str,
@@ -118,17 +127,31 @@ class Explainer(nn.Module):
         class_conditional: bool = False,
         mask_scale: int = 1,
         download: bool = False,
+        input_size: tuple[int, int] | None = None,
     ) -> "Explainer":
         """An explainer with pretrained weights: the explainee's own where the architecture is the same.
 
+        Where its grid would have fewer than four rows or columns, it sees its images enlarged.
+
         Raises:
-            UserError: unknown name or no weights.
+            UserError: unknown name, no weights, or a backbone that cannot take such a size.
         """
         backbone, spec = pretrained_backbone(name, explainee, download)
+        spec = fresh_spec(backbone, name, spec, explainee, input_size)
         rows = class_rows_of(explainee) if class_conditional else None
-        return cls(backbone, spec, name, activation, n_first_layers_to_freeze, rows, mask_scale)
+        shape = (name, activation, n_first_layers_to_freeze, rows, mask_scale)
+        explainer = cls(backbone, spec, *shape)
+        if (size := larger_size(explainer.grid, mask_scale, spec.size)) is None:
+            return explainer
+        log.warning(
+            "'%s' has %d x %d tokens on %d x %d pixels, so it sees them enlarged to %d x %d",
+            name, *explainer.grid, *spec.size, *size,
+        )  # fmt: skip
+        resize_tokens(backbone, name, size)
+        return cls(backbone, InputSpec(size, spec.mean, spec.std), *shape)
 
     @classmethod
+    @torch.inference_mode(False)
     def from_name(
         cls,
         name: str,
@@ -136,6 +159,7 @@ class Explainer(nn.Module):
         input_size: tuple[int, int] | None = None,
         class_conditional: bool = False,
         download: bool = False,
+        seed: int = 42,
     ) -> "Explainer":
         """A pretrained backbone with a fresh head, for `main.api.explain` to finetune from scratch.
 
@@ -146,21 +170,22 @@ class Explainer(nn.Module):
             name: alias or timm name; where it is the explainee's, its own weights are used.
             explainee: what it is to explain.
             input_size: (H, W) that the backbone is to see (default: its own); pass the explainee's where its
-                images are not square.
+                images are not square. Where that leaves too few tokens, a multiple is taken.
             class_conditional: it is to be asked about a class with each image.
             download: let timm fetch weights that its cache lacks.
+            seed: of the fresh head; PyTorch's own random numbers are left as they are.
 
         Raises:
             UserError: unknown name, no weights, or a backbone that cannot take such a size.
         """
-        backbone, spec = pretrained_backbone(name, explainee, download)
-        if input_size is not None:
-            spec = InputSpec((input_size[0], input_size[1]), spec.mean, spec.std)
-            resize_tokens(backbone, name, spec.size)
-        rows = class_rows_of(explainee) if class_conditional else None
-        return cls(backbone, spec, name, "softmax", class_rows=rows)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return cls.for_explainee(
+                name, explainee, "softmax", 0, class_conditional, 1, download, input_size
+            )
 
     @classmethod
+    @torch.inference_mode(False)
     def untrained(
         cls,
         name: str,
@@ -168,14 +193,23 @@ class Explainer(nn.Module):
         n_first_layers_to_freeze: int = 0,
         class_rows: Tensor | int | None = None,
         mask_scale: int = 1,
+        spec: InputSpec | None = None,
     ) -> "Explainer":
         """An explainer with random weights, for a checkpoint to fill.
+
+        Args:
+            name: alias or timm name.
+            activation: see `Explainer`.
+            n_first_layers_to_freeze: likewise.
+            class_rows: likewise.
+            mask_scale: likewise.
+            spec: size and normalisation (default: the backbone's own).
 
         Raises:
             UserError: unknown name.
         """
-        backbone = create_model(name)
-        spec = input_spec(backbone)
+        backbone = create_model(name, size=None if spec is None else spec.size)
+        spec = spec or input_spec(backbone)
         return cls(backbone, spec, name, activation, n_first_layers_to_freeze, class_rows, mask_scale)
 
     @property
@@ -205,17 +239,20 @@ class Explainer(nn.Module):
         """
         if classes is None and self.condition is not None:
             raise UserError(f"'{self.name}' is class-conditional: pass the class to explain in each image")
+        images = to_channels(images, self.channels)
         if images.shape[-2:] != self.input_size:
             images = F.interpolate(
                 images, self.input_size, mode="bilinear", align_corners=False, antialias=True
             )
         normalised = (images - self.mean) / self.std
+        if self.adaptor is not None:
+            normalised = self.adaptor(normalised)
         if self.channels_last:
             normalised = normalised.contiguous(memory_format=torch.channels_last)  # faster convolutions
         with autocast(self.precision, images.device):
             features, finer = self._features(normalised, classes)
         finer = [in_full(stage, self.precision) for stage in finer]
-        logits = self._head_logits(in_full(features, self.precision), finer, classes)
+        logits = mask_logits(self, in_full(features, self.precision), finer, classes)
         return with_halo(activate(logits, self.activation), self.halo)
 
     def trainable(self) -> dict[str, nn.Parameter]:
@@ -237,88 +274,3 @@ class Explainer(nn.Module):
             return self.backbone.forward_features(normalised), []
         finally:
             handle.remove()
-
-    def _channels_last(self, features: Tensor) -> bool:
-        return features.dim() == 4 and getattr(self.backbone, "output_fmt", "NCHW") == "NHWC"
-
-    def _make_head(self, blank: Tensor, features: Tensor) -> nn.Module:
-        if self._stages:
-            finer = self._features(blank, None)[1]
-            return StageHead([features.shape[1], *(stage.shape[1] for stage in finer)], self.mask_scale)
-        values = self.mask_scale**2
-        if not self.has_tokens:
-            return nn.Conv2d(features.shape[1], values, kernel_size=1)
-        dim = features.shape[-1]
-        return nn.Sequential(nn.Linear(dim, dim), nn.Tanh(), nn.Linear(dim, values))
-
-    def _silence_head(self) -> None:
-        """Lets the fresh head start at a constant: the class activation map alone makes the mask."""
-        last = [module for module in self.head.modules() if isinstance(module, nn.Conv2d | nn.Linear)][-1]
-        nn.init.zeros_(last.weight)
-        nn.init.constant_(last.bias, _MAP_BIAS)
-
-    def _head_logits(self, features: Tensor, finer: list[Tensor], classes: Tensor | None) -> Tensor:
-        """Features as the backbone gives them to mask logits (B, 1, h, w)."""
-        if features.dim() == 3:
-            features = features[:, getattr(self.backbone, "num_prefix_tokens", 0) :]
-        shift = None
-        if self.condition is not None:
-            features, finer, shift = self._asked(features, finer, classes)
-        logits = self.head(features, finer) if self._stages else self._as_map(self.head(features))
-        if not self._stages and self.mask_scale > 1:
-            logits = F.pixel_shuffle(logits, self.mask_scale)
-        if shift is None:
-            return logits
-        shift = self._as_map(shift)
-        if self.mask_scale > 1:
-            shift = F.interpolate(shift, logits.shape[-2:], mode="bilinear", align_corners=False)
-        return logits + shift
-
-    def _as_map(self, values: Tensor) -> Tensor:
-        """Values in the head's own layout to (B, n, h, w)."""
-        if not self.has_tokens:
-            return values
-        if values.dim() == 4:
-            return values.permute(0, 3, 1, 2)
-        return values.transpose(1, 2).unflatten(2, self._token_grid(values.shape[1]))
-
-    def _asked(
-        self, features: Tensor, finer: list[Tensor], classes: Tensor
-    ) -> tuple[Tensor, list[Tensor], Tensor]:
-        """Features for each class that is asked about; what to add to their logits, in the head's layout."""
-        if len(classes) != len(features):
-            times = len(classes) // len(features)
-            features, *finer = (values.repeat_interleave(times, 0) for values in (features, *finer))
-        axis = -1 if self.has_tokens else 1
-        features, shift = self.condition(features.movedim(axis, -1), classes)
-        return features.movedim(-1, axis), finer, shift.movedim(-1, axis)
-
-    def _token_grid(self, n_tokens: int) -> tuple[int, int]:
-        """Rows and columns of the tokens: the patch embedding's own grid, else square.
-
-        One token is a class token (PiT gives no other), and no map.
-        """
-        grid = getattr(getattr(self.backbone, "patch_embed", None), "grid_size", None)
-        side = math.isqrt(n_tokens)
-        for h, w in (grid, (side, side)) if grid else ((side, side),):
-            if h * w == n_tokens > 1:
-                return int(h), int(w)
-        raise UserError(f"'{self.name}' gives {n_tokens} tokens, which fit no grid; choose another explainer")
-
-    def _freeze(self, n_first_layers: int, is_plain_transformer: bool) -> None:
-        for name, parameter in self.backbone.named_parameters():
-            if name.split(".")[0] in _HEADS or (self.has_tokens and name.split(".")[0] in _EMBEDDINGS):
-                parameter.requires_grad_(False)
-        if not n_first_layers:
-            return
-        blocks = getattr(self.backbone, "blocks", None)
-        if not is_plain_transformer or blocks is None:
-            log.warning("freezing first layers has no effect on '%s'", self.name)
-            return
-        if n_first_layers > len(blocks):
-            raise UserError(
-                f"--explainer-model-n-first-layers-to-freeze {n_first_layers}: '{self.name}' has "
-                f"{len(blocks)} layers"
-            )
-        for block in blocks[:n_first_layers]:
-            block.requires_grad_(False)

@@ -12,11 +12,13 @@ from ltx.models import published
 from ltx.models.checkpoints import load_metadata, load_weights, save_safetensors
 from ltx.models.conditioning import LEARNED
 from ltx.models.explainer import Explainer
-from ltx.models.registry import pair_folder
+from ltx.models.ownership import EXPLAINEE_SHA256, published_sha256
+from ltx.models.registry import InputSpec, input_size, pair_folder
 
 log = logging.getLogger(__name__)
 
 BEST_FILE = "best.safetensors"
+_SPEC = "input"  # metadata: size, mean and std
 
 
 class NoExplainerError(UserError):
@@ -42,7 +44,11 @@ def read_explainer(path: str | Path, name: str | None = None) -> Explainer:
     name = name or metadata.get("explainer") or published_alias(load_weights(path), path)
     activation = metadata.get("activation", "sigmoid")
     explainer = Explainer.untrained(
-        name, activation, class_rows=stored_class_rows(path), mask_scale=stored_mask_scale(path)
+        name,
+        activation,
+        class_rows=stored_class_rows(path),
+        mask_scale=stored_mask_scale(path),
+        spec=stored_spec(path, name),
     )
     load_explainer(path, explainer)
     return explainer
@@ -81,6 +87,26 @@ def stored_mask_scale(path: Path) -> int:
     return int(text)
 
 
+def stored_spec(path: Path, name: str) -> InputSpec | None:
+    """Size and normalisation of a file's explainer; None where they are its backbone's own."""
+    metadata = load_metadata(path) if path.suffix == ".safetensors" and path.is_file() else {}
+    if _SPEC not in metadata:
+        return None
+    return InputSpec(*(tuple(metadata[_SPEC][key]) for key in ("size", "mean", "std")))
+
+
+def _own_spec(explainer: Explainer) -> dict[str, list] | None:
+    """What `stored_spec` reads, where it is not what the explainer's name says."""
+    mean, std = (values.flatten().tolist() for values in (explainer.mean, explainer.std))
+    found = {"size": list(explainer.input_size), "mean": mean, "std": std}
+    try:
+        if tuple(explainer.input_size) == tuple(input_size(explainer.name)) and len(mean) == 3:
+            return None
+    except UserError:
+        return found if len(mean) != 3 else None
+    return found
+
+
 def save_explainer(
     path: Path, explainer: Explainer, explainee_name: str, metadata: dict, half: bool = False
 ) -> None:
@@ -97,6 +123,8 @@ def save_explainer(
     }
     if explainer.mask_scale != 1:
         names["mask_scale"] = explainer.mask_scale
+    if (spec := _own_spec(explainer)) is not None:
+        names[_SPEC] = spec
     if explainer.halo:
         names["mask_halo"] = explainer.halo
     if explainer.condition is not None:
@@ -116,6 +144,10 @@ def load_explainer(path: Path, explainer: Explainer) -> dict:
     pair = published.split(tensors)
     if pair is not None:
         tensors, metadata = pair.explainer, metadata | {"published": True}
+        metadata[EXPLAINEE_SHA256] = published_sha256(explainer.name, pair.explainee)
+    if _SPEC in metadata and tuple(metadata[_SPEC]["size"]) != tuple(explainer.input_size):
+        size = " x ".join(map(str, metadata[_SPEC]["size"]))
+        raise UserError(f"the explainer in {path} takes images of {size}, unlike the one it is to fill")
     if bool(metadata.get("class_conditional")) != explainer.class_conditional:
         is_not = "is" if metadata.get("class_conditional") else "is not"
         raise UserError(f"the explainer in {path} {is_not} class-conditional, unlike the one it is to fill")

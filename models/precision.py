@@ -5,6 +5,8 @@ import contextlib
 import torch
 from torch import Tensor, nn
 
+from ltx.models.outputs import rows_of
+
 PRECISIONS = ("float32", "bf16")
 
 
@@ -25,8 +27,8 @@ def in_full(values: Tensor, precision: str) -> Tensor:
     return values if precision == "float32" else values.float()
 
 
-def logits_of(model: nn.Module, normalised: Tensor, precision: str) -> Tensor:
-    """Logits (B, C) of a classifier, its last layer in float32 where it is timm's.
+def output_of(model: nn.Module, normalised: Tensor, precision: str):
+    """What a classifier gives, its last layer computed in float32 where it is timm's.
 
     The resolution of bfloat16 near a logit of 10 is 0.06: a last layer in it would make ties of classes.
     """
@@ -36,5 +38,9 @@ def logits_of(model: nn.Module, normalised: Tensor, precision: str) -> Tensor:
             features = model.forward_features(normalised)
         return model.forward_head(features.float())
     with autocast(precision, normalised.device):
-        output = model(normalised)
-    return in_full(output if isinstance(output, Tensor) else output.logits, precision)
+        return model(normalised)
+
+
+def logits_of(model: nn.Module, normalised: Tensor, precision: str) -> Tensor:
+    """A classifier's rows of values (B, C) as it gives them, see `models.outputs`."""
+    return in_full(rows_of(output_of(model, normalised, precision), len(normalised)), precision)

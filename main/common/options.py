@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import ClassVar, dataclass_transform
 
-from ltx.config import ACTIVATIONS, DATA, FILLS, MASK_LOSSES, MASK_SCALES, RECIPES
+from ltx.config import ACTIVATIONS, DATA, DIRECT, FILLS, MASK_LOSSES, MASK_SCALES, RECIPES, RESIZES
 
 
 def option(default, help, *, flag=None, choices=None, metavar=None, group=None, free=None):
@@ -100,10 +100,26 @@ class DownloadOptions:
 class ModelOptions(DownloadOptions):
     """Model to explain."""
 
-    explainee_model_name: str = option("vit_base_224", "alias or timm name of the explainee")
+    explainee_model_name: str = option(
+        "vit_base_224", "alias, timm name, local-dir:FOLDER (of timm) or hf:FOLDER of the explainee"
+    )
     explainee_checkpoint: Path | None = option(
         None, "explainee weights (.safetensors, .pth, .ckpt)", free=True
     )
+    mean: tuple[float, ...] | None = option(
+        None,
+        "mean of its normalisation, one value or one per channel, for pixels in [0, 1] (default: its own)",
+    )
+    std: tuple[float, ...] | None = option(None, "standard deviation of its normalisation, likewise")
+    input_size: tuple[int, ...] | None = option(
+        None, "height and width that it takes, or one side of a square (default: its own)", metavar="N"
+    )
+    resize: str = option(
+        DIRECT,
+        "how pictures get that size: direct (released), or centre-crop as timm's evaluation does",
+        choices=RESIZES,
+    )
+    multi_label: bool = option(False, "its classes are independent (sigmoid): several may be in one picture")
     seed: int = option(42, "random seed")
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from ltx import config
 from ltx.config import UserError, recipe_suffix
+from ltx.datasets.base import seen
 from ltx.datasets.classes import short_name
 from ltx.datasets.pictures import PictureFiles, shown_name
 from ltx.main.explanation.method import PictureMethod
@@ -73,7 +74,7 @@ def explain_all(
         if not len(unit.index):
             continue
         if not sheet.is_file():  # it is written last
-            picture = job.images.picture(index)
+            picture = seen(job.images.picture(index), job.explainee.input_size)
             write_pictures(job.folder, stem[index], Explained.of(picture, unit, shown, names))
         yield job.images.names[index], unit, sheet
 

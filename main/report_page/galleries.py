@@ -22,6 +22,7 @@ from ltx.main.report_page.options import ReportOptions
 from ltx.main.report_page.rows import Comparison, Row
 from ltx.main.report_page.statistics import Statistics
 from ltx.main.report_page.tables import number
+from ltx.main.runs.build_models import size_of_run
 from ltx.main.runs.mask_files import read_map
 from ltx.models.masking import min_max
 
@@ -136,7 +137,7 @@ def _image_set(row: Row, options: ReportOptions) -> ImageSet | None:
     if options.images_path is not None:
         described = described | {"root": str(options.images_path), "labels": None}
     try:
-        return rebuild(described, row.run.record.input_size)
+        return rebuild(described, size_of_run(row.run.record))
     except (UserError, KeyError, TypeError) as error:
         if options.images_path is not None:
             raise UserError(f"--images-path {options.images_path}: {error}") from error

@@ -5,8 +5,8 @@ from ltx.datasets.base import ImageSet
 from ltx.datasets.build import open_images, open_segmentation
 from ltx.datasets.imagenet import check_labels
 from ltx.datasets.manifest import from_manifest, read_names
+from ltx.main.runs.build_models import wanted_size
 from ltx.models.explainee import Explainee
-from ltx.models.registry import input_size
 
 
 def choose_images(images: ImageSet, options) -> list[int]:
@@ -48,7 +48,7 @@ def images_of(options) -> ImageSet:
     Raises:
         UserError: no such images or explainee.
     """
-    return _open(options, input_size(options.explainee_model_name))
+    return _open(options, wanted_size(options))
 
 
 def open_image_set(

@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ltx.config import RELEASED, UserError
+from ltx.config import DIRECT, RELEASED, UserError
 from ltx.main.common.options import ExplainerOptions
 from ltx.main.common.recipes import RECIPE, filled, usual_values
+from ltx.main.runs.files import read_json
 from ltx.main.runs.run_record import RunRecord
-from ltx.models.checkpoints import weights_sha256
 from ltx.models.explainee import Explainee
 from ltx.models.explainer import Explainer
 from ltx.models.explainer_files import (
@@ -20,9 +20,12 @@ from ltx.models.explainer_files import (
     load_explainer,
     stored_class_rows,
     stored_mask_scale,
+    stored_spec,
 )
 from ltx.models.losses import Objective
+from ltx.models.ownership import difference, trained_for
 from ltx.models.published import holds_pair
+from ltx.models.registry import input_size
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +74,27 @@ def load_explainee(options) -> Explainee:
     checkpoint = options.explainee_checkpoint
     if checkpoint is None and isinstance(options, ExplainerOptions):
         checkpoint = _published_file(options)
-    return Explainee.from_name(options.explainee_model_name, checkpoint, options.download)
+    return Explainee.from_name(
+        options.explainee_model_name, checkpoint, options.download, **input_of(options)
+    )
+
+
+def input_of(options) -> dict:
+    """What `ModelOptions` say of the explainee's input and classes; empty where they leave all as it is."""
+    names = ("mean", "std", "input_size", "resize", "multi_label")
+    given = {name: getattr(options, name, None) for name in names}
+    return {name: value for name, value in given.items() if value not in (None, False, DIRECT)}
+
+
+def wanted_size(options) -> tuple[int, int]:
+    """(H, W) that the explainee will see pictures in, before any weights are looked for.
+
+    Raises:
+        UserError: unknown name, or no such size.
+    """
+    return input_size(
+        options.explainee_model_name, options.explainee_checkpoint, options.input_size, options.resize
+    )
 
 
 def _published_file(options) -> Path | None:
@@ -143,7 +166,7 @@ def _set_halo(explainer: Explainer, options) -> None:
     explainer.halo = halo
 
 
-def start_from_plain(options, explainer: Explainer) -> Path | None:
+def start_from_plain(options, explainer: Explainer, explainee: Explainee | None = None) -> Path | None:
     """Gives a class-conditional explainer the weights of the pair's plain one, where there is one.
 
     A class-conditional file that `--explainer-checkpoint` names is gone on from.
@@ -156,6 +179,8 @@ def start_from_plain(options, explainer: Explainer) -> Path | None:
     """
     try:
         path = explainer_path(dataclasses.replace(options, class_conditional=False))
+        if explainee is not None:
+            check_owner(options, explainee, path)
     except NoExplainerError:
         if options.explainer_checkpoint is not None:
             raise
@@ -170,6 +195,36 @@ def start_from_plain(options, explainer: Explainer) -> Path | None:
     return path
 
 
+def _sha256_of_run(run: dict) -> str | None:
+    """Hash of the explainee in a run.json, where it says."""
+    record = run.get("explainee")
+    return record.get("sha256") if isinstance(record, dict) else None
+
+
+def check_owner(options, explainee: Explainee, path: Path) -> None:
+    """Lets another explainee's explainer through only where `--explainer-checkpoint` names it, and says so.
+
+    Files of former versions lack the explainee's hash; `run.json` beside them has it.
+
+    Raises:
+        NoExplainerError: the file belongs to another explainee, and is not named.
+    """
+    sha256 = trained_for(path, explainer_name(options))
+    record = path.parent / "run.json"
+    if sha256 is None and record.is_file():
+        sha256 = _sha256_of_run(read_json(record))
+    found = difference(sha256, explainee)
+    if found is None:
+        return
+    if options.explainer_checkpoint is not None:
+        log.warning("the explainer in %s %s", path, found)
+        return
+    raise NoExplainerError(
+        f"the explainer in {path} {found}; train one with main/seg_classification/run_seg_cls.py, or name "
+        "that file with --explainer-checkpoint to use it all the same"
+    )
+
+
 def pretrained_explainer(options, explainee: Explainee) -> tuple[Explainer, Path, dict]:
     """The pair's pLTX explainer, the file it came from, and that file's metadata.
 
@@ -177,6 +232,7 @@ def pretrained_explainer(options, explainee: Explainee) -> tuple[Explainer, Path
         UserError: there is none, or it does not fit.
     """
     path = explainer_path(options)
+    check_owner(options, explainee, path)
     rows = stored_class_rows(path)
     if options.class_conditional and rows is None:
         raise UserError(f"--class-conditional True: {path} holds an explainer that knows of no classes")
@@ -198,6 +254,7 @@ def pretrained_explainer(options, explainee: Explainee) -> tuple[Explainer, Path
             options.explainer_model_n_first_layers_to_freeze,
             rows,
             scale,
+            stored_spec(path, explainer_name(options)),
         )
     metadata = load_explainer(path, explainer)
     _set_halo(explainer, settled(options, explainer))
@@ -209,11 +266,11 @@ def pretrained_explainer(options, explainee: Explainee) -> tuple[Explainer, Path
 
 def explainee_record(options, explainee: Explainee) -> dict:
     """What run.json says of the explainee."""
-    checkpoint = options.explainee_checkpoint or explainee.checkpoint
-    return {
+    checkpoint, given = options.explainee_checkpoint or explainee.checkpoint, input_of(options)
+    return ({"input": given} if given else {}) | {
         "name": explainee.name,
         "checkpoint": None if checkpoint is None else str(Path(checkpoint).resolve()),
-        "sha256": weights_sha256(explainee.model),
+        "sha256": explainee.sha256,
     }
 
 
@@ -228,9 +285,20 @@ def explainee_of_run(run: RunRecord, download: bool = False) -> Explainee:
         UserError: its weights are no longer there, or are others.
     """
     record = run["explainee"]
-    explainee = Explainee.from_name(record["name"], record.get("checkpoint"), download)
-    if weights_sha256(explainee.model) != record["sha256"]:
+    given = record.get("input") or {}
+    explainee = Explainee.from_name(record["name"], record.get("checkpoint"), download, **given)
+    if explainee.sha256 != record["sha256"]:
         raise UserError(
             f"the weights of explainee '{record['name']}' are not those that the masks were made for"
         )
     return explainee
+
+
+def size_of_run(run: RunRecord) -> tuple[int, int]:
+    """(H, W) of a run's images as its explainee saw them, a `CropSize` where it saw their middle."""
+    given = run["explainee"].get("input") or {}
+    if "resize" not in given:
+        height, width = run["input_size"]
+        return height, width
+    record = run["explainee"]
+    return input_size(record["name"], record.get("checkpoint"), given.get("input_size"), given["resize"])

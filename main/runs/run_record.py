@@ -23,6 +23,7 @@ class ModelRecord(TypedDict):
     name: str
     checkpoint: NotRequired[str | None]
     sha256: str
+    input: NotRequired[dict[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)

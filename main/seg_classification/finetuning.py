@@ -70,12 +70,14 @@ class _Record:
         names = ["pltx", settings.best_name] if settings.select else ["pltx"]
         names += [] if settings.early_stop else ["last", "best_loss"]
         self.settings = settings
-        self.masks = {name: torch.full((n, *grid), torch.nan, device=device) for name in names}
+        self.masks = {
+            name: torch.full((n, *grid), torch.nan, device=device, dtype=torch.float32) for name in names
+        }
         # Never read by the host: on CUDA that would wait for the device.
         self.not_finite_from = torch.full((n,), -1, dtype=torch.long, device=device)
-        self.loss = torch.full((n, settings.n_steps), torch.nan, device=device)
-        self.auc = torch.full((n, settings.n_steps), torch.nan, device=device)
-        self.lowest = torch.full((n,), torch.inf, device=device)
+        self.loss = torch.full((n, settings.n_steps), torch.nan, device=device, dtype=torch.float32)
+        self.auc = torch.full_like(self.loss, torch.nan)
+        self.lowest = torch.full((n,), torch.inf, device=device, dtype=torch.float32)
         self.best_step = torch.zeros(n, dtype=torch.long, device=device)
         self.steps = torch.zeros(n, dtype=torch.long, device=device)
 

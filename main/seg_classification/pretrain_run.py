@@ -35,6 +35,7 @@ from ltx.models.checkpoints import weights_sha256
 from ltx.models.explainee import Explainee
 from ltx.models.explainer_files import run_kind
 from ltx.models.losses import Objective
+from ltx.models.ownership import ownership
 from ltx.models.registry import pair_folder
 
 _DIGIT_ROUNDS = 20
@@ -63,14 +64,14 @@ def pretrain(
     needs_labels(train_set, train, options)
     needs_labels(val_set, val, options)
     folder = run_folder(options)
-    record = explainee_record(options, explainee)
+    record, owner = explainee_record(options, explainee), ownership(explainee)
     explainee = model_to_explain(explainee, options)
     explainer = new_explainer(options, explainee, options.mask_scale or 1).to(device)
     if options.freeze_backbone:
         explainer.backbone.requires_grad_(False)
     starts_fresh = options.randomise_weights or options.freeze_backbone
     if options.class_conditional and (options.explainer_checkpoint or not starts_fresh):
-        print(f"starts from {start_from_plain(options, explainer) or 'a fresh head'}")
+        print(f"starts from {start_from_plain(options, explainer, explainee) or 'a fresh head'}")
     plan = make_plan(options, len(train))
     names = {
         key: hashlib.sha256("\n".join(images.names[i] for i in chosen).encode()).hexdigest()
@@ -112,6 +113,7 @@ def pretrain(
             "objective": dataclasses.asdict(objective),
             RANDOMISED_EXPLAINEE: options.randomise_weights,
             RECIPE: options.recipe,
+            **owner,
         },
         world,
     )  # fmt: skip

@@ -13,12 +13,13 @@ from torch.func import functional_call, vmap
 from torch.optim.adamw import adamw
 
 from ltx.models.explainer import Explainer
+from ltx.models.sharing import shared_copy
 
 _BETAS, _EPS = (0.9, 0.999), 1e-8  # AdamW's defaults (released)
 
 
 class StackedExplainer:
-    """`n_slots` copies of an explainer that start from its weights.
+    """`n_slots` copies of an explainer that start from its weights; the explainer itself is not touched.
 
     Args:
         explainer: where each copy starts.
@@ -37,7 +38,8 @@ class StackedExplainer:
         use_vmap: bool | None = None,
     ):  # fmt: skip
         trainable = explainer.trainable()
-        self.explainer, self.n_slots = explainer, n_slots
+        # Each call swaps weights inside the module; other threads may be using the one that was given.
+        self.explainer, self.n_slots = shared_copy(explainer), n_slots
         self.use_vmap = explainer.has_tokens if use_vmap is None else use_vmap
         self.lr, self.weight_decay, self.schedule = lr, weight_decay, schedule
         self.shared = {name: value for name, value in explainer.state_dict().items() if name not in trainable}
@@ -127,7 +129,9 @@ class StackedExplainer:
         if self.use_vmap:
             gradients = {name: value[where] for name, value in gradients.items()}
         names = list(gradients)
-        before = torch.full((len(names),), self._moments["step"] + update, device=self._device)
+        before = torch.full(
+            (len(names),), self._moments["step"] + update, device=self._device, dtype=torch.float32
+        )
         adamw(
             [self.weights[name][where].detach() for name in names],
             list(gradients.values()),

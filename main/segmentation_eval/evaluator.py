@@ -13,6 +13,7 @@ from ltx.datasets.base import ImageSet
 from ltx.datasets.build import BAD, Tolerant, groups, rebuild
 from ltx.datasets.manifest import from_manifest
 from ltx.main.runs import evaluation, tables
+from ltx.main.runs.build_models import size_of_run
 from ltx.main.runs.mask_files import MaskUnit
 from ltx.main.runs.run_folder import read_mask_run
 from ltx.main.runs.run_record import MaskRunRecord
@@ -105,7 +106,7 @@ def _images_of(options: SegmentationOptions, run: MaskRunRecord) -> tuple[ImageS
     described = run.dataset
     if options.segmentation_root is not None and "root" in described:
         described = described | {"root": str(options.segmentation_root), "labels": None}
-    images = rebuild(described, run.input_size)
+    images = rebuild(described, size_of_run(run))
     if not images.has_masks:
         raise UserError(
             f"{options.run_folder} explains images without object masks ({described['kind']} "

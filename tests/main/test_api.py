@@ -57,11 +57,11 @@ def test_explainee_from_a_module_normalises_freezes_and_counts_classes():
     explainee = Explainee.from_module(module, MEAN, STD, SIZE)
     images = torch.rand(2, 3, *SIZE)
     normalised = (images - torch.tensor(MEAN).view(1, 3, 1, 1)) / torch.tensor(STD).view(1, 3, 1, 1)
-    torch.testing.assert_close(explainee(images), module(normalised))
+    torch.testing.assert_close(explainee(images), module.eval()(normalised))
     assert explainee.num_classes == 4
     assert (explainee.name, explainee.input_size) == ("OwnClassifier", SIZE)
-    assert not module.training
-    assert not any(value.requires_grad for value in module.parameters())
+    assert not explainee.model.training
+    assert not any(value.requires_grad for value in explainee.parameters())
 
 
 def test_outputs_with_logits_are_unwrapped():
@@ -77,7 +77,6 @@ def test_outputs_with_logits_are_unwrapped():
     [
         (nn.Identity(), r"gives \(1, 3, 24, 40\) for one image; wanted logits"),
         (nn.Sequential(nn.Flatten(), nn.Linear(7, 2)), r"takes no images of size \(24, 40\)"),
-        (OwnClassifier(1), r"one logit; pass multi_label=True"),
     ],
 )
 def test_modules_that_are_no_classifiers_are_one_line(module, message):
@@ -127,9 +126,10 @@ def test_sigmoid_explanation_works_for_one_logit(make_explainer):
     explainee = own(1, multi_label=True)
     images = torch.rand(2, 3, *SIZE)
     explanation = explain(make_explainer(), explainee, images, steps=2)
-    assert explanation.target.tolist() == [0, 0]
-    wanted = 1 / (1 + np.exp(-logits_of(explainee, images)))
-    np.testing.assert_allclose(explanation.scores["probability"], wanted[:, 0], atol=1e-6)
+    logit = np.diff(logits_of(explainee, images), axis=1)[:, 0]
+    assert explanation.target.tolist() == (logit > 0).astype(int).tolist()
+    wanted = 1 / (1 + np.exp(-np.abs(logit)))
+    np.testing.assert_allclose(explanation.scores["probability"], wanted, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_rate_and_objective_of_the_recipe_that_an_explainer_was_pretrained_with(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"images": torch.rand(3, 24, 40)}, r"images are \(3, 24, 40\); wanted \(B, 3, H, W\)"),
+        ({"images": torch.rand(4, 24, 40)}, r"images are \(4, 24, 40\); wanted \(B, 3, H, W\)"),
         ({"images": torch.rand(1, 1, 24, 40)}, r"wanted \(B, 3, H, W\)"),
         ({"images": torch.randn(1, 3, 24, 40)}, r"must lie in \[0, 1\]"),
         ({"images": torch.full((1, 3, 24, 40), torch.nan)}, r"must lie in \[0, 1\]"),
