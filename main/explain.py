@@ -28,7 +28,8 @@ def main(options: ExplainOptions) -> tuple[Path, dict, dict]:
     from ltx.main.common.devices import pick_device
     from ltx.main.explanation import run
     from ltx.main.explanation.method import picture_method
-    from ltx.main.runs.build_models import load_explainee, wanted_size
+    from ltx.main.runs.build_models import load_explainee
+    from ltx.main.runs.explainee_input import wanted_size
     from ltx.main.runs.skipped import counts
 
     device = pick_device(options.device)

@@ -22,7 +22,7 @@ from ltx.main.report_page.options import ReportOptions
 from ltx.main.report_page.rows import Comparison, Row
 from ltx.main.report_page.statistics import Statistics
 from ltx.main.report_page.tables import number
-from ltx.main.runs.build_models import size_of_run
+from ltx.main.runs.explainee_input import size_of_run
 from ltx.main.runs.mask_files import read_map
 from ltx.models.masking import min_max
 

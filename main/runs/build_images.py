@@ -5,7 +5,7 @@ from ltx.datasets.base import ImageSet
 from ltx.datasets.build import open_images, open_segmentation
 from ltx.datasets.imagenet import check_labels
 from ltx.datasets.manifest import from_manifest, read_names
-from ltx.main.runs.build_models import wanted_size
+from ltx.main.runs.explainee_input import wanted_size
 from ltx.models.explainee import Explainee
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ltx.config import DIRECT, RELEASED, UserError
+from ltx.config import RELEASED, UserError
 from ltx.main.common.options import ExplainerOptions
 from ltx.main.common.recipes import RECIPE, filled, usual_values
+from ltx.main.runs.explainee_input import input_of
 from ltx.main.runs.files import read_json
 from ltx.main.runs.run_record import RunRecord
 from ltx.models.explainee import Explainee
@@ -25,7 +26,6 @@ from ltx.models.explainer_files import (
 from ltx.models.losses import Objective
 from ltx.models.ownership import difference, trained_for
 from ltx.models.published import holds_pair
-from ltx.models.registry import input_size
 
 log = logging.getLogger(__name__)
 
@@ -76,24 +76,6 @@ def load_explainee(options) -> Explainee:
         checkpoint = _published_file(options)
     return Explainee.from_name(
         options.explainee_model_name, checkpoint, options.download, **input_of(options)
-    )
-
-
-def input_of(options) -> dict:
-    """What `ModelOptions` say of the explainee's input and classes; empty where they leave all as it is."""
-    names = ("mean", "std", "input_size", "resize", "multi_label")
-    given = {name: getattr(options, name, None) for name in names}
-    return {name: value for name, value in given.items() if value not in (None, False, DIRECT)}
-
-
-def wanted_size(options) -> tuple[int, int]:
-    """(H, W) that the explainee will see pictures in, before any weights are looked for.
-
-    Raises:
-        UserError: unknown name, or no such size.
-    """
-    return input_size(
-        options.explainee_model_name, options.explainee_checkpoint, options.input_size, options.resize
     )
 
 
@@ -292,13 +274,3 @@ def explainee_of_run(run: RunRecord, download: bool = False) -> Explainee:
             f"the weights of explainee '{record['name']}' are not those that the masks were made for"
         )
     return explainee
-
-
-def size_of_run(run: RunRecord) -> tuple[int, int]:
-    """(H, W) of a run's images as its explainee saw them, a `CropSize` where it saw their middle."""
-    given = run["explainee"].get("input") or {}
-    if "resize" not in given:
-        height, width = run["input_size"]
-        return height, width
-    record = run["explainee"]
-    return input_size(record["name"], record.get("checkpoint"), given.get("input_size"), given["resize"])

@@ -13,7 +13,7 @@ from ltx.datasets.base import ImageSet
 from ltx.datasets.build import BAD, Tolerant, groups, rebuild
 from ltx.datasets.manifest import from_manifest
 from ltx.main.runs import evaluation, tables
-from ltx.main.runs.build_models import size_of_run
+from ltx.main.runs.explainee_input import size_of_run
 from ltx.main.runs.mask_files import MaskUnit
 from ltx.main.runs.run_folder import read_mask_run
 from ltx.main.runs.run_record import MaskRunRecord
