@@ -23,7 +23,7 @@ _HEADS = (
     "head", "head_dist", "head_drop", "classifier", "fc", "fc_norm", "attn_pool", "global_pool", "pre_logits",
     "pooler",
 )  # fmt: skip
-_FEWEST = 4  # rows and columns that still show where something lies
+_FEWEST, _ENOUGH = 3, 4  # rows and columns: what still shows where something lies, what is made of less
 
 
 def pretrained_backbone(name: str, explainee: Explainee, download: bool) -> tuple[nn.Module, InputSpec]:
@@ -63,11 +63,11 @@ def fresh_spec(
 
 
 def larger_size(grid: tuple[int, int], mask_scale: int, size: tuple[int, int]) -> tuple[int, int] | None:
-    """A multiple of a size at which a grid has at least four rows and columns; None where it has them."""
+    """A multiple of a size at which a grid has four rows and columns; None where it has at least three."""
     fewest = min(grid) // mask_scale
     if fewest >= _FEWEST:
         return None
-    times = math.ceil(_FEWEST / max(1, fewest))
+    times = math.ceil(_ENOUGH / max(1, fewest))
     return size[0] * times, size[1] * times
 
 

@@ -131,7 +131,7 @@ class Explainer(nn.Module):
     ) -> "Explainer":
         """An explainer with pretrained weights: the explainee's own where the architecture is the same.
 
-        Where its grid would have fewer than four rows or columns, it sees its images enlarged.
+        Where its grid would have fewer than three rows or columns, it sees its images enlarged.
 
         Raises:
             UserError: unknown name, no weights, or a backbone that cannot take such a size.
