@@ -52,6 +52,9 @@ class RunRecord:
     def __getitem__(self, key: str) -> Any:
         return self.content[key]
 
+    def __contains__(self, key: str) -> bool:
+        return key in self.content
+
     def get(self, key: str, default: Any = None) -> Any:
         """Value of a key of run.json."""
         return self.content.get(key, default)
