@@ -32,6 +32,9 @@ OF_TYPE = {
     Path: PATH,
 }
 
+# Of several values; one that begins with a dash would be taken for a flag.
+OF_ITEM = {Path: PATH, str: WORD, int: st.integers(0, 10**9), float: st.floats(0, 1e9)}
+
 
 def values_of(field: dataclasses.Field, hint) -> st.SearchStrategy:
     """Every value that a field may have."""
@@ -45,7 +48,7 @@ def values_of(field: dataclasses.Field, hint) -> st.SearchStrategy:
             if field.default is None:
                 found.append(st.none())
         elif typing.get_origin(kind) is tuple:
-            words = PATH if Path in typing.get_args(kind) else WORD
+            words = OF_ITEM[typing.get_args(kind)[0]]
             found.append(st.lists(words, min_size=1, max_size=3).map(tuple))
         elif field.metadata["choices"]:
             found.append(st.sampled_from(field.metadata["choices"]))
