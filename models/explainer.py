@@ -208,7 +208,7 @@ class Explainer(nn.Module):
         Raises:
             UserError: unknown name.
         """
-        backbone = create_model(name, size=None if spec is None else spec.size)
+        backbone = create_model(name) if spec is None else create_model(name, size=spec.size)
         spec = spec or input_spec(backbone)
         return cls(backbone, spec, name, activation, n_first_layers_to_freeze, class_rows, mask_scale)
 

@@ -50,7 +50,8 @@ def take_in(module, name: str) -> nn.Module:
     if any(is_lazy(value) for value in itertools.chain(module.parameters(), module.buffers())):
         raise UserError(f"'{name}' has lazy layers without weights: pass one batch through it first")
     try:
-        own = shared_copy(module, frozen=True)
+        with torch.no_grad():  # TorchScript copies its weights, with their history where there is one
+            own = shared_copy(module, frozen=True)
     except Exception as error:  # what an object holds may refuse to be copied in any way
         log.warning("'%s' cannot be copied (%s), so it is itself frozen", name, str(error)[:100])
         own = module

@@ -149,19 +149,24 @@ def test_targets_that_are_no_classes(target, make_explainer):
 
 
 def test_both_answers_of_a_question_can_be_asked_for(make_explainer):
-    """Yes is in the right half, no in the left one: one output, two explanations."""
+    """One output is explained as the two classes that it stands for."""
 
-    class Question(nn.Module):
+    class TwoClasses(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = net(1)
+
         def forward(self, x):
-            return 40 * (x.flip(-1)[..., : x.shape[-1] // 2].mean((1, 2, 3)) - Half()(x))[:, None]
+            yes = self.net(x)
+            return torch.cat([-yes / 2, yes / 2], 1)
 
-    explainee = Explainee.from_module(Question(), 0.0, 1.0, (32, 32))
-    images = 0.5 + 0.1 * torch.rand(1, 3, 32, 32)
-    shares = [
-        left_share(explain(make_explainer(activation="softmax"), explainee, images, target=t, lr=3e-3)).item()
-        for t in (0, 1)
-    ]
-    assert shares[0] > 0.8 and shares[1] < 0.2
+    def masks(module, target):
+        return explain(make_explainer(), own(module), RGB, target=target, steps=4, lr=1e-2).token_masks
+
+    no, yes = (masks(net(1), target) for target in (0, 1))
+    assert (no - yes).abs().max() > 1e-3
+    torch.testing.assert_close(no, masks(TwoClasses(), 0), rtol=0, atol=1e-4)
+    torch.testing.assert_close(yes, masks(TwoClasses(), 1), rtol=0, atol=1e-4)
 
 
 # Images.
