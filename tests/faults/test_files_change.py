@@ -38,7 +38,7 @@ def of_another_run(path: Path) -> None:
 
 def before_the_last_file(happens, path: Path) -> None:
     """Patches the making of masks: something happens to a file before the last work unit."""
-    make, made = mask_job._make_unit, []
+    make, made = mask_job.MaskJob._make, []
 
     def make_unit(*arguments):
         made.append(1)
@@ -46,7 +46,7 @@ def before_the_last_file(happens, path: Path) -> None:
             happens(path)
         return make(*arguments)
 
-    mask_job._make_unit = make_unit
+    mask_job.MaskJob._make = make_unit
 
 
 def before_the_scores(happens, path: Path) -> None:

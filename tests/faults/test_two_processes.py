@@ -22,8 +22,8 @@ BUSY = {
 }
 PLACES = {
     "pretraining": (pretraining.Trainer, "_train_step"),
-    "ltx": (mask_job, "_make_unit"),
-    "baselines": (mask_job, "_make_unit"),
+    "ltx": (mask_job.MaskJob, "_make"),
+    "baselines": (mask_job.MaskJob, "_make"),
     "evaluation": (unit_scorer.UnitScorer, "_score_batch"),
 }
 
