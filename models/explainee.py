@@ -62,6 +62,7 @@ class Explainee(nn.Module):
         # channels-last input, on CPUs too.
         self.dtype: torch.dtype | None = None
         self.channels_last = True
+        self.one_by_one = False
         for key in ("mean", "std"):
             values = torch.tensor(getattr(spec, key), dtype=torch.float32).view(1, -1, 1, 1)
             self.register_buffer(key, values, persistent=False)
@@ -245,6 +246,8 @@ class Explainee(nn.Module):
         """
         if self.outputs is None:
             raise UserError(f"'{self.name}' gives no logits of classes; pass a function as the target")
+        if self.one_by_one and len(images) > 1:
+            return torch.cat([self(image) for image in images.split(1)])
         try:
             rows = in_full(rows_of(self.output(images), len(images)), self.precision)
         except NotLogits as error:

@@ -69,6 +69,7 @@ def _take(explainee, dtype: torch.dtype, device: torch.device) -> Tensor:
                 explainee.dtype = None if kind == torch.float32 else kind
                 try:
                     explainee.output(images)
+                    explainee.one_by_one = n == 1
                     return images
                 except Exception as error:  # a user's module may raise anything
                     first = error if first is None or (not channels_last and kind == dtype) else first

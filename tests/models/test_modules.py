@@ -141,7 +141,7 @@ def test_a_batch_of_one_only():
             assert len(x) == 1, "one image at a time"
             return self.net(x)
 
-    torch.testing.assert_close(explainee(Alone())(IMAGES[:1]), wanted(net())[:1])
+    torch.testing.assert_close(explainee(Alone())(IMAGES), wanted(net()), rtol=1e-4, atol=1e-5)
 
 
 def test_a_function_is_a_module_too():

@@ -268,8 +268,6 @@ def test_help_names_every_flag_with_its_default(capsys):
     assert "--plot-path" not in text
 
 
-
-
 def test_paths_that_are_not_there_are_told_before_anything_runs(run_script, tmp_path):
     """A folder that is made by the run, and `digits`, need not be there."""
 
