@@ -4,8 +4,8 @@
 interfaces of captum, pytorch-grad-cam and Quantus.
 """
 
-from ltx.main.attributions import LTXAttribution, quantus_explain
-from ltx.main.interface import (
+from ltx.main.interface.attributions import LTXAttribution, quantus_explain
+from ltx.main.interface.explain import (
     FRESH,
     TRAINED,
     Defaults,

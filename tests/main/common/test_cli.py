@@ -222,7 +222,10 @@ def test_closing_line_is_one_line_of_json(run_script):
     done = run_script(script(lambda o: (Path("data/x"), {"ltx": {"POS": float(o.number)}})), "--number", 4)
     assert done.code == 0
     assert done.out.splitlines()[0] == "words for people"
-    assert json.loads(done.out.splitlines()[-1]) == {"run": "data/x", "results": {"ltx": {"POS": 4.0}}}
+    assert json.loads(done.out.splitlines()[-1]) == {
+        "run": str(Path("data/x").absolute()),
+        "results": {"ltx": {"POS": 4.0}},
+    }
     assert run_script(script(lambda o: (None, {}))).closing == {"run": None, "results": {}}
     left_out = {"skipped": 2, "not_finite": 0}
     closing = run_script(script(lambda o: (None, {}, left_out))).closing

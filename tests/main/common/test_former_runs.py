@@ -76,5 +76,5 @@ def test_runs_of_the_former_version_resume(options_class, former, tmp_path):
 
 def test_a_new_run_stores_what_holds():
     stored = resolved_options(settled(FinetuneOptions(explainee_model_name="vit_digits")))
-    assert stored["mask_loss_mul"] == 50 and stored["finetune_lr"] == 5e-5 and stored["batch_size"] == 16
+    assert stored["mask_loss_mul"] == 50 and stored["finetune_lr"] == 5e-5 and stored["batch_size"] == "auto"
     assert stored["activation_function"] == "sigmoid" and stored["recipe"] == "released"

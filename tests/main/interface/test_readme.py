@@ -1,19 +1,19 @@
-"""The examples of `main/classifiers.md` run as they stand."""
+"""The examples of `main/interface/README.md` run as they stand."""
 
 import re
 from pathlib import Path
 
 from ltx.main.baselines import own
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_examples_run(monkeypatch):
     monkeypatch.setattr(own, "BASELINES", {})
-    text = (ROOT / "main" / "classifiers.md").read_text(encoding="utf-8")
+    text = (ROOT / "main" / "interface" / "README.md").read_text(encoding="utf-8")
     names: dict = {}
     for block in re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
-        exec(compile(block, "main/classifiers.md", "exec"), names)
+        exec(compile(block, "main/interface/README.md", "exec"), names)
     (comment,) = re.findall(r"# (score,.*)", text)
     assert set(re.split(r",\s*", comment)) == set(names["explanation"].scores)
     assert names["maps"].shape == (2, 1, 64, 64)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ltx.config import RELEASED, UserError
 from ltx.main.common.recipes import recipe_values, usual_values
-from ltx.main.pixels import as_images, seen_part, to_size
+from ltx.main.interface.pixels import as_images, seen_part, to_size
 from ltx.main.seg_classification.finetuning import Settings, finetune, pltx
 from ltx.main.seg_classification.options import LtxOptions
 from ltx.models.explainee import Explainee, read_class
@@ -131,7 +131,7 @@ def explain(
         explainer: makes the masks; it is not changed. One on another device than the explainee is copied.
         explainee: the classifier.
         images: (B, C, H, W), floating in [0, 1] or uint8, of any size: they are resized to the explainee's.
-            Also one image, Pillow images, or a NumPy array, see `main.pixels.as_images`.
+            Also one image, Pillow images, or a NumPy array, see `main.interface.pixels.as_images`.
         target: class to explain, one for all images or one each (default: the top class of each); or a
             function from the module's output to one score per image, of any scale, see
             `models.function_target`.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ltx.config import UserError
-from ltx.main.interface import Explanation, explain
+from ltx.main.interface.explain import Explanation, explain
 from ltx.models.explainee import Explainee
 from ltx.models.explainer import Explainer
 
