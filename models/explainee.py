@@ -1,5 +1,6 @@
 """The explainee: the frozen classifier that is explained."""
 
+import copy
 import logging
 from collections.abc import Sequence
 from functools import cached_property
@@ -12,6 +13,7 @@ from ltx.config import UserError
 from ltx.models.checkpoints import weights_sha256
 from ltx.models.folding import fold_batch_norm
 from ltx.models.frozen import freeze_linears
+from ltx.models.kinks import round_kinks
 from ltx.models.modules import as_spec, check_finite, freeze, set_eval, take_in, to_channels
 from ltx.models.outputs import NotLogits, Outputs, rows_of
 from ltx.models.precision import in_full, output_of
@@ -200,6 +202,15 @@ class Explainee(nn.Module):
         if compile:
             self.compile(dynamic=True)
         return self
+
+    def with_rounded_kinks(self, width: float) -> "Explainee":
+        """The same function with gradients that do not jump, see `models.kinks`."""
+        rounded = copy.copy(self)
+        rounded._modules = dict(self._modules)
+        rounded._folded = round_kinks(self._folded or self.model, width)
+        if self._compiled_call_impl is not None:
+            rounded.compile(dynamic=True)
+        return rounded
 
     @property
     def runs_folded(self) -> bool:

@@ -9,6 +9,7 @@ An image ends at the first step whose loss or mask is NaN or infinite: its masks
 (NaN where there are none), and `not_finite_from` names the step. The other images know nothing of it.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -21,6 +22,7 @@ from ltx.main.seg_classification.stacked_explainer import StackedExplainer
 from ltx.main.seg_classification.step_scorer import StepScorer
 from ltx.models.explainee import read_class
 from ltx.models.explainer import Explainer
+from ltx.models.kinks import round_kinks
 from ltx.models.losses import Objective
 from ltx.models.masking import upsample
 
@@ -31,7 +33,10 @@ class Settings:
 
     Attributes:
         n_steps: masks per image (N); N - 1 updates.
-        lr: constant rate.
+        lr: constant rate; with `decay` the peak of `decaying`.
+        decay: let the rate fall to 0.
+        kink_width: rounds the kinks of both networks' ReLUs in the backward pass, see `models.kinks`; 0 leaves
+            them.
         optimize_by_pos: keep the lowest POS, else the highest NEG.
         early_stop: end an image at POS under 6 or NEG over 89; only `pltx` and the best are kept (released).
         slots: images side by side.
@@ -46,6 +51,8 @@ class Settings:
 
     n_steps: int
     lr: float
+    decay: bool = False
+    kink_width: float = 0.0
     optimize_by_pos: bool = True
     early_stop: bool = False
     slots: int = 16
@@ -61,6 +68,22 @@ class Settings:
     def best_name(self) -> str:
         """Variant that the perturbation AUC selects."""
         return "best_pos" if self.optimize_by_pos else "best_neg"
+
+    @property
+    def rates(self) -> Callable[[int], float] | None:
+        """Rate by update, None for a constant one."""
+        return decaying(self.lr, self.n_steps - 1) if self.decay else self.schedule
+
+
+def decaying(peak: float, n_updates: int) -> Callable[[int], float]:
+    """Rate by update: half the peak, then the peak, then down a cosine to nearly 0."""
+
+    def rate(update: int) -> float:
+        if update == 0:
+            return peak / 2
+        return peak * (1 + math.cos(math.pi * (update - 1) / max(n_updates - 1, 1))) / 2
+
+    return rate
 
 
 class _Record:
@@ -106,6 +129,15 @@ class _Record:
 
     def _keep(self, name: str, rows: Tensor, which: Tensor, masks: Tensor) -> None:
         self.masks[name][rows] = torch.where(which[:, None, None], masks, self.masks[name][rows])
+
+    def figures(self) -> dict[str, Tensor]:
+        """The figures that `finetune` returns."""
+        steps = torch.where(self.not_finite_from < 0, self.steps, self.not_finite_from)
+        figures = {"loss": self.loss, "steps": steps, NOT_FINITE: self.not_finite_from}
+        if self.settings.select:
+            name = "pos_auc" if self.settings.optimize_by_pos else "neg_auc"
+            figures |= {name: self.auc, "best_step": self.best_step}
+        return figures
 
 
 class _Queue:
@@ -209,10 +241,14 @@ def finetune(
         neither AUC nor `best_step`; `not_finite_from` (n,), -1 where all was finite.
     """
     device, n = images.device, len(images)
+    seen = explainee
+    if settings.kink_width:
+        explainer = round_kinks(explainer, settings.kink_width)
+        seen = explainee.with_rounded_kinks(settings.kink_width)
     scorer = _scorer(explainee, images, scored, settings) if settings.select else None
     n_slots = min(settings.slots, n)
     stack = StackedExplainer(
-        explainer, n_slots, settings.lr, schedule=settings.schedule, moments=settings.moments,
+        explainer, n_slots, settings.lr, schedule=settings.rates, moments=settings.moments,
         use_vmap=settings.use_vmap,
     )  # fmt: skip
     record = _Record(n, explainer.grid, settings, device)
@@ -224,9 +260,7 @@ def finetune(
         changed = False
         while not changed:
             masks = stack.token_masks(pixels, queue.slots, asked)
-            losses = _losses(
-                objective, explainee, pixels, masks, asked, record.steps[rows], not stack.use_vmap
-            )
+            losses = _losses(objective, seen, pixels, masks, asked, record.steps[rows], not stack.use_vmap)
             tokens, better, aucs = masks.detach()[:, 0], None, None
             if scorer is not None:
                 better, aucs = scorer.score(rows, pixels, upsample(tokens, pixels.shape[-2:]), read)
@@ -239,12 +273,7 @@ def finetune(
                 progress(1)
                 stack.reset(slot)
             changed = queue.refill(ended)
-    name = "pos_auc" if settings.optimize_by_pos else "neg_auc"
-    steps = torch.where(record.not_finite_from < 0, record.steps, record.not_finite_from)
-    figures = {"loss": record.loss, "steps": steps, NOT_FINITE: record.not_finite_from}
-    if settings.select:
-        figures |= {name: record.auc, "best_step": record.best_step}
-    return record.masks, figures
+    return record.masks, record.figures()
 
 
 @torch.no_grad()

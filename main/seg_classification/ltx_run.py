@@ -160,6 +160,12 @@ def finetune_settings(options: FinetuneOptions, explainer: Explainer, checkpoint
         log.warning("--lr has no effect without --finetune-lr released; the constant rate is --finetune-lr")
     if options.early_stop and not options.select_best:
         raise UserError("--early-stop True stops by the scores that --select-best False leaves out")
+    if options.kink_width < 0:
+        raise UserError(f"--kink-width {options.kink_width:g}: must be at least 0")
+    if options.finetune_decay and options.finetune_lr == "released":
+        raise UserError(
+            "--finetune-lr released continues a schedule; leave out --finetune-decay or pass a rate"
+        )
     schedule, moments, lr = None, None, 0.0
     if options.finetune_lr == "released" and not options.RUN_BASE_MODEL:
         schedule, moments = _released(checkpoint, explainer, options.lr or RELEASED_PEAK)
@@ -168,6 +174,8 @@ def finetune_settings(options: FinetuneOptions, explainer: Explainer, checkpoint
     return Settings(
         n_steps=options.n_epochs_to_optimize_stage_b,
         lr=lr,
+        decay=options.finetune_decay,
+        kink_width=options.kink_width,
         optimize_by_pos=options.optimize_by_pos,
         early_stop=options.early_stop,
         slots=batch_size,
