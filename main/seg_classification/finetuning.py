@@ -35,8 +35,7 @@ class Settings:
         n_steps: masks per image (N); N - 1 updates.
         lr: constant rate; with `decay` the peak of `decaying`.
         decay: let the rate fall to 0.
-        kink_width: rounds the kinks of both networks' ReLUs in the backward pass, see `models.kinks`; 0 leaves
-            them.
+        kink_width: of both networks' ReLUs in the backward pass, see `models.kinks`; 0 leaves the kinks.
         optimize_by_pos: keep the lowest POS, else the highest NEG.
         early_stop: end an image at POS under 6 or NEG over 89; only `pltx` and the best are kept (released).
         slots: images side by side.
