@@ -95,7 +95,7 @@ def draw(folder: Path, units: dict[str, MaskUnit], names: list[str]) -> None:
         )
         image, saliency, _, masked = cells(picture, unit.maps("last", tuple(picture.shape[-2:]))[0])
         captions = (
-            f"{short_name(names[unit.target[0]])}: {values['probability']:.0%}",
+            f"{short_name(names[unit.classes[0]])}: {values['probability']:.0%}",
             f"keeps {values['mask_area']:.0%}",
             f"masked: {values['masked_probability']:.0%}",
         )

@@ -22,7 +22,7 @@ def unit(n=5, seed=0):
     rng = np.random.default_rng(seed)
     return MaskUnit(
         index=np.arange(10, 10 + n),
-        target=rng.integers(0, 1000, n),
+        classes=rng.integers(0, 1000, n),
         token_masks={name: rng.random((n, 3, 4), dtype=np.float32) for name in ("pltx", "best_pos")},
         saliency={"grad_cam": rng.normal(size=(n, 12, 16)).astype(np.float32)},
         arrays={"label": np.arange(n), "loss": rng.random((n, 7)), "steps": np.full(n, 7)},
@@ -34,7 +34,7 @@ def test_round_trip(tmp_path):
     path, made = tmp_path / "masks" / "000010-000014.h5", unit()
     write_unit(path, made)
     read = read_unit(path)
-    for name in ("index", "target"):
+    for name in ("index", "classes"):
         values = getattr(read, name)
         assert values.dtype == np.int64 and np.array_equal(values, getattr(made, name))
     for name in ("token_masks", "saliency", "arrays"):

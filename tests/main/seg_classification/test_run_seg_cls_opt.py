@@ -42,7 +42,7 @@ def masks_of(folder) -> dict[str, np.ndarray]:
     units = [read_unit(path) for path in unit_files(folder)]
     joined = {f"mask {v}": np.concatenate([u.token_masks[v] for u in units]) for v in units[0].token_masks}
     joined |= {name: np.concatenate([u.arrays[name] for u in units]) for name in units[0].arrays}
-    return joined | {name: np.concatenate([getattr(u, name) for u in units]) for name in ("index", "target")}
+    return joined | {name: np.concatenate([getattr(u, name) for u in units]) for name in ("index", "classes")}
 
 
 def assert_equal_masks(first, second, atol=1e-5):
@@ -68,7 +68,7 @@ def test_mask_files_hold_what_finetuning_gives(ltx, tiny_pair, tmp_path):
     found = masks_of(tmp_path / "results" / "run")
     for variant in VARIANTS:
         np.testing.assert_allclose(found[f"mask {variant}"], expected[variant].numpy(), atol=1e-5)
-    assert found["index"].tolist() == [0, 1, 2, 3, 4] and found["target"].tolist() == predicted.tolist()
+    assert found["index"].tolist() == [0, 1, 2, 3, 4] and found["classes"].tolist() == predicted.tolist()
     assert found["label"].tolist() == digits.labels[:5] and found["predicted"].tolist() == predicted.tolist()
     assert found["steps"].tolist() == [3] * 5
     np.testing.assert_allclose(found["loss"], figures["loss"].numpy(), atol=1e-3)
@@ -138,7 +138,7 @@ def test_classes(ltx, tmp_path, tiny_pair, by_target, score_class):
     images = torch.stack([digits[i]["image"] for i in range(5)])
     predicted = Explainee.from_name("tiny", tiny_pair.explainee)(images).argmax(1).tolist()
     explained = digits.labels[:5] if by_target == "True" else predicted
-    assert found["target"].tolist() == explained
+    assert found["classes"].tolist() == explained
     path = tmp_path / "results" / "run" / "results" / f"perturbation-black-{score_class}" / "per_image.csv"
     with open(path, newline="") as file:
         scored = [int(row["scored_class"]) for row in csv.DictReader(file)]
