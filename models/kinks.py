@@ -1,8 +1,8 @@
 """Gradients without jumps: the kinks of ReLU and ReLU6 rounded off in the backward pass alone.
 
 At a kink the gradient of a piecewise linear network jumps, so two roundings of one activation may give 0 and
-1, and the steps of finetuning spread the difference over the mask. Here the derivative is a ramp, so gradients
-differ as little as the activations do; the forward pass is unchanged. Dombrowski et al. 2019 smooth
+1, and the steps of finetuning spread the difference over the mask. Here the derivative is a ramp, so that
+gradients differ as little as the activations do; the forward pass is unchanged. Dombrowski et al. 2019 smooth
 explanations likewise, with a softplus.
 """
 

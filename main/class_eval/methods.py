@@ -9,6 +9,7 @@ from ltx.main.baselines.methods import parse_methods, resolve_methods
 from ltx.main.baselines.options import BaselineOptions
 from ltx.main.class_eval.options import ClassEvalOptions
 from ltx.main.common.cli import shared
+from ltx.main.common.memory import SideBySide, measure_slot
 from ltx.main.common.options import PairOptions
 from ltx.main.runs.build_models import (
     explainer_path,
@@ -92,8 +93,11 @@ def _maps_of(
     if not options.steps:
         return pltx_maps(explainer)
     options = settled(options, explainer)
-    settings = Settings(options.steps, options.finetune_lr, slots=options.batch_size, select=False)
-    return FinetunedMaps(explainer, explainee, Objective.from_options(options), settings)
+    settings = Settings(options.steps, options.finetune_lr, select=False)
+    loss = Objective.from_options(options)
+    memory = measure_slot(explainer, explainee, loss)
+    side_by_side = SideBySide(options.batch_size, memory, explainee.mean.device)
+    return FinetunedMaps(explainer, explainee, loss, settings, side_by_side)
 
 
 def _baselines(options: ClassEvalOptions, explainee: Explainee) -> list[str]:

@@ -108,19 +108,16 @@ def pltx_maps(explainer: Explainer) -> Callable[[Batch], Maps]:
 
 @dataclasses.dataclass
 class FinetunedMaps:
-    """Masks by finetuning; without `side_by_side`, as many images at once as the settings' slots."""
+    """Masks by finetuning, as many images at once as fit in memory."""
 
     explainer: Explainer
     explainee: Explainee
     objective: Objective
     settings: Settings
-    side_by_side: SideBySide | None = None
+    side_by_side: SideBySide
 
     def __call__(self, batch: Batch) -> Maps:
-        if self.side_by_side is None:
-            masks, figures = self._finetune(batch, self.settings.slots)
-        else:
-            masks, figures = self.side_by_side.run(lambda slots: self._finetune(batch, slots))
+        masks, figures = self.side_by_side.run(lambda slots: self._finetune(batch, slots))
         return Maps(masks, {}, figures)
 
     def _finetune(self, batch: Batch, slots: int) -> tuple[dict, dict]:

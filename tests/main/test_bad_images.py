@@ -164,7 +164,8 @@ def test_pretraining_learns_the_same_beside_bad_images(run_script, tiny_pair, fo
 
 @pytest.mark.usefixtures("no_drawing")
 def test_explain_a_folder(run_script, tiny_pair, folder, tmp_path):
-    flags = [part for part in tiny_pair.flags if part not in ("--images-path", "digits")]
+    left_out = ("--images-path", "digits", "--num-workers", "0")
+    flags = [part for part in tiny_pair.flags if part not in left_out]
     arguments = (*flags, "--input", folder, "--default-root-dir", tmp_path, "--run-name", "run")
     made = run_script(explain, *arguments)
     assert made.code == 0, made.err

@@ -48,6 +48,7 @@ def make_run(folder, images, unit_size: int = 2, shards: tuple[int, int] | None 
         truth = torch.stack([(images[int(i)]["mask"] == 1).float() for i in batch.index])
         return Maps({"pltx": tokens}, {"random": noise, "oracle": truth})
 
+    torch.manual_seed(0)  # the same explainee in each shard
     MaskJob(folder, options, constant_explainee(), images, range(len(images))).fill(Method("test", make))
     return folder
 
