@@ -50,7 +50,7 @@ def test_ordered(options_class):
             assert getattr(options, name) == value, name
     assert options.mask_loss == "l1" and options.order_loss_mul == 1
     if options_class.stage == "finetuning":
-        assert options.finetune_lr == 2e-4 and options.mask_loss_mul == 3 and options.batch_size == 16
+        assert options.finetune_lr == 2e-4 and options.mask_loss_mul == 3 and options.batch_size == "auto"
 
 
 def test_what_is_given_beats_the_recipe_even_where_it_is_the_usual_default():
