@@ -63,7 +63,8 @@ def class_eval_method(job: MaskJob) -> Method:
 
     variants = [name for _, names in parts for name in names.values()]
     identity = {"explainers": [weights_sha256(explainer) for explainer in explainers]}
-    return Method(PROTOCOL, explain, identity, {"candidates": dict.fromkeys(variants, 1)})
+    record = {"candidates": dict.fromkeys(variants, 1)}
+    return Method(PROTOCOL, explain, identity, record, settled(options, explainers[0]))
 
 
 def _explainers(options: ClassEvalOptions, explainee: Explainee) -> list[Explainer]:

@@ -18,6 +18,8 @@ class ClassEvalOptions(
 ):
     """`run_class_eval.py`: maps of several classes of the same image."""
 
+    ignored_flags: ClassVar[tuple[str, ...]] = ("--score-class", "--class-conditional")
+
     class_conditional: ClassVar[bool] = True
     score_class: ClassVar[str] = "explained"
 

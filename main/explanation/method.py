@@ -63,11 +63,7 @@ class PictureMethod:
         return Asked(torch.arange(n).repeat_interleave(each), classes, classes)
 
     def of(self, explainee: Explainee) -> Method:
-        """The method of a mask job, for an explainee on its device.
-
-        Raises:
-            UserError: a batch size that does not fit the memory; the message says which one would.
-        """
+        """The method of a mask job, for an explainee on its device."""
         memory = measure_slot(self.explainer, explainee, self.objective)
         if not self.steps:  # one forward pass for all, with the explainer's own weights
             memory = dataclasses.replace(memory, weights=0)

@@ -2,6 +2,7 @@
 
 from dataclasses import MISSING
 from pathlib import Path
+from typing import ClassVar
 
 from ltx.main.common import options as common
 from ltx.main.common.options import option, options
@@ -17,6 +18,8 @@ class ExplainOptions(
     common.ModelOptions,
 ):
     """`main/explain.py`: pictures and a model to maps, overlays and masked pictures."""
+
+    ignored_flags: ClassVar[tuple[str, ...]] = ("--num-workers",)
 
     input: tuple[Path, ...] = option(MISSING, "pictures, or folders of them", metavar="PATH", group="images")
     explainee_model_name: str = option(

@@ -210,7 +210,7 @@ def test_killed_and_repeated(ltx, tmp_path, monkeypatch):
 
 def test_a_finished_run_is_not_made_again(ltx, monkeypatch):
     first = ltx()
-    monkeypatch.setattr(mask_job, "_make_unit", lambda *_: pytest.fail("a unit was made again"))
+    monkeypatch.setattr(mask_job.MaskJob, "_make", lambda *_: pytest.fail("a unit was made again"))
     assert ltx().closing == first.closing
 
 
