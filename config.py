@@ -28,6 +28,9 @@ class CropSize(tuple):
         interpolation: of the resizing, as Pillow names it.
     """
 
+    crop_pct: float
+    interpolation: str
+
     def __new__(cls, sides, crop_pct: float = 0.875, interpolation: str = "bicubic"):
         size = super().__new__(cls, sides)
         size.crop_pct, size.interpolation = crop_pct, interpolation

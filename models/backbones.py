@@ -29,8 +29,8 @@ _FEWEST, _ENOUGH = 3, 4  # rows and columns: what still shows where something li
 def pretrained_backbone(name: str, explainee: Explainee, download: bool) -> tuple[nn.Module, InputSpec]:
     """A pretrained backbone: the explainee's own where the name is the same."""
     if name == explainee.name and hasattr(explainee.model, "forward_features"):
-        size = tuple(explainee.spec.size)
-        spec = InputSpec(size, explainee.spec.mean, explainee.spec.std)
+        height, width = explainee.spec.size
+        spec = InputSpec((height, width), explainee.spec.mean, explainee.spec.std)
         return copy.deepcopy(explainee.model), spec
     backbone = load_pretrained(name, download=download)
     return backbone, input_spec(backbone)
@@ -57,9 +57,9 @@ def fresh_spec(
         spec = InputSpec(spec.size, explainee.spec.mean, explainee.spec.std)
     if size is None:
         return spec
-    size = (size, size) if isinstance(size, int) else tuple(size)
-    resize_tokens(backbone, name, size)
-    return InputSpec(size, spec.mean, spec.std)
+    height, width = (size, size) if isinstance(size, int) else size
+    resize_tokens(backbone, name, (height, width))
+    return InputSpec((height, width), spec.mean, spec.std)
 
 
 def larger_size(grid: tuple[int, int], mask_scale: int, size: tuple[int, int]) -> tuple[int, int] | None:

@@ -105,7 +105,7 @@ def create_model(
         return huggingface.create(name)
     model = _create(_described(name), name, num_classes, channels)
     if size is not None and tuple(size) != input_spec(model).size:
-        resize_tokens(model, name, size)
+        resize_tokens(model, name, (size[0], size[1]))
     return model
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import nn
 
@@ -38,7 +39,8 @@ def adjusted(
     Raises:
         UserError: values out of range.
     """
-    n, given = len(spec.mean), {}
+    n = len(spec.mean)
+    given: dict[str, Any] = {}
     for flag, values in (("mean", mean), ("std", std)):
         values = (values,) if isinstance(values, int | float) else values
         if values is not None:

@@ -138,4 +138,5 @@ def quantus_explain(model: nn.Module, inputs, targets, **kwargs) -> np.ndarray:
     options = {key: kwargs[key] for key in known if kwargs.get(key) is not None}
     target = torch.as_tensor(np.asarray(targets.cpu() if isinstance(targets, Tensor) else targets)).long()
     attribution = LTXAttribution(explainee, explainer, **options)
-    return attribution.attribute(inputs, target.reshape(-1), per_channel=False).cpu().numpy()
+    maps: Tensor = attribution.attribute(inputs, target.reshape(-1), per_channel=False)
+    return maps.cpu().numpy()

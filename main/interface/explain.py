@@ -164,7 +164,8 @@ def explain(
     whole = as_images(images, explainee.channels).to(device)
     pixels = to_size(whole, explainee.input_size)
     objective = objective or defaults.objective
-    asked, classes = explainee, torch.arange(len(pixels), device=device)
+    asked: Explainee | FunctionTarget = explainee
+    classes = torch.arange(len(pixels), device=device)
     if callable(target):
         if variant == "best_pos":
             raise UserError("variant 'best_pos' needs a class; with a function as target choose 'best_loss'")

@@ -69,7 +69,8 @@ def ltx_method(job: MaskJob) -> Method:
     explainer, path, metadata = pretrained_explainer(job.options, explainee)
     options = settled(job.options, explainer.to(job.device))
     print(f"pLTX explainer: {path}")
-    settings, sha256 = finetune_settings(options, explainer, path), weights_sha256(explainer)
+    settings, loss = finetune_settings(options, explainer, path), Objective.from_options(options)
+    sha256 = weights_sha256(explainer)
     explained = model_to_explain(explainee, options)
     if options.randomise_weights and not metadata.get(RANDOMISED_EXPLAINEE):
         log.warning(
@@ -87,7 +88,6 @@ def ltx_method(job: MaskJob) -> Method:
     }
     if options.RUN_BASE_MODEL:
         return Method("pltx", pltx_maps(explainer), {"explainer": sha256}, record, options)
-    loss = Objective.from_options(options)
     at_most = min(len(job.chosen), job.unit_size)
     memory = measure_slot(explainer, explained, loss)
     side_by_side = SideBySide(options.batch_size, memory, job.device, at_most)
