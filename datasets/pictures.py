@@ -19,7 +19,25 @@ from ltx.datasets.base import NO_LABEL, BadImageError, ImageSet, to_tensor
 log = logging.getLogger(__name__)
 
 EXTENSIONS = frozenset(
-    ".jpg .jpeg .jpe .jfif .jp2 .png .bmp .webp .gif .tif .tiff .ppm .pgm .pbm .avif .heic .heif".split()
+    [
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".jp2",
+        ".png",
+        ".bmp",
+        ".webp",
+        ".gif",
+        ".tif",
+        ".tiff",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".avif",
+        ".heic",
+        ".heif",
+    ]
 )
 _BESIDE_PICTURES = frozenset({".csv", ".json", ".txt", ".md", ".npy"})  # labels and notes
 MAX_MEGAPIXELS = 150

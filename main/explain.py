@@ -33,7 +33,7 @@ def main(options: ExplainOptions) -> tuple[Path, dict, dict]:
     from ltx.main.runs.skipped import counts
 
     device = pick_device(options.device)
-    pictures = PictureFiles.of(options.input, wanted_size(options))
+    pictures = PictureFiles.of(options.input, wanted_size(options), options.recursive)
     pictures.check(options.on_bad_image == "skip")
     explainee = load_explainee(options).to(device)
     names = list(explainee.labels or ()) if options.class_names is None else []

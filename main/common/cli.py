@@ -9,6 +9,7 @@ import errno
 import functools
 import json
 import logging
+import os
 import sys
 import types
 import typing
@@ -158,6 +159,9 @@ def run_script(options_class: type, main: Callable, argv: list[str] | None = Non
         main: returns run folder (or None) and results, and by name numbers of images that were left out.
         argv: command line; default `sys.argv`.
     """
+    os.environ.pop("MPLBACKEND", None)  # of a notebook, where matplotlib may not have it; scripts draw files
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names that its encoding lacks
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
         options = parse(options_class, argv, sys.modules[main.__module__].__doc__)

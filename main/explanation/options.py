@@ -22,6 +22,7 @@ class ExplainOptions(
     ignored_flags: ClassVar[tuple[str, ...]] = ("--num-workers",)
 
     input: tuple[Path, ...] = option(MISSING, "pictures, or folders of them", metavar="PATH", group="images")
+    recursive: bool = option(False, "take the pictures of subfolders too", group="images")
     explainee_model_name: str = option(
         "efficientnet_lite0", "alias or timm name of the explainee", group="models", free=False
     )

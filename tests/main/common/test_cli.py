@@ -1,8 +1,10 @@
 """Command lines to options: the published commands, what is false, what is ignored, what is wrong."""
 
 import dataclasses
+import io
 import json
 import logging
+import os
 import shlex
 import subprocess
 import sys
@@ -216,6 +218,21 @@ def script(result):
         return result(options)
 
     return SimpleNamespace(main=main)
+
+
+def test_a_backend_of_notebooks_and_an_output_in_ascii_do_no_harm(monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "module://of.a.notebook")
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    seen = []
+
+    def work(options):
+        seen.append(os.environ.get("MPLBACKEND"))
+        print("B\u00e4r")
+        return None, {}
+
+    cli.run_script(Options, script(work).main, ["--number", "1"])
+    sys.stdout.flush()
+    assert seen == [None] and b"B\\xe4r\n" in sys.stdout.buffer.getvalue()
 
 
 def test_closing_line_is_one_line_of_json(run_script):

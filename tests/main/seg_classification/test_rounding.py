@@ -31,9 +31,8 @@ def test_rounded_kinks_change_gradients_and_leave_the_models_alone(make_explaine
         )
     )
     assert torch.equal(hard["pltx"], rounded["pltx"]) and not torch.equal(hard["last"], rounded["last"])
-    assert not any(
-        isinstance(part, RoundedReLU) for model in (explainer, explainee) for part in model.modules()
-    )
+    parts = [*explainer.modules(), *explainee.modules()]
+    assert not any(isinstance(part, RoundedReLU) for part in parts)
     assert all(torch.equal(value, before[name]) for name, value in explainer.state_dict().items())
 
 
@@ -45,5 +44,5 @@ def test_options(make_explainer):
     assert (chosen.kink_width, chosen.rates(0)) == (0.3, 5e-4)
     with pytest.raises(UserError, match=r"--kink-width -1: must be at least 0"):
         finetune_settings(FinetuneOptions(kink_width=-1.0), explainer, None)
-    with pytest.raises(UserError, match="--finetune-lr released .*--finetune-decay"):
+    with pytest.raises(UserError, match=r"--finetune-lr released .*--finetune-decay"):
         finetune_settings(FinetuneOptions(finetune_decay=True, finetune_lr="released"), explainer, None)
