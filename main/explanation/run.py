@@ -18,6 +18,7 @@ from ltx.main.explanation.pictures import Explained, stems, write_pictures
 from ltx.main.runs.mask_files import MaskUnit, read_unit
 from ltx.main.runs.mask_job import MaskJob
 from ltx.main.runs.method import Method
+from ltx.main.runs.run_folder import OtherRunError
 from ltx.models.explainee import Explainee
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ def open_job(
         try:
             job.start(method)
             return job, method
-        except UserError:
+        except OtherRunError:
             log.info("%s holds another run", job.folder)
     raise UserError(f"{root} is full of runs named {name}; pass --run-name")
 
@@ -73,10 +74,17 @@ def explain_all(
         unit, sheet = read_unit(path), job.folder / f"{stem[index]}_sheet.png"
         if not len(unit.index):
             continue
-        if not sheet.is_file():  # it is written last
+        if not _is_drawn(sheet, job.options.class_names):
             picture = seen(job.images.picture(index), job.explainee.input_size)
             write_pictures(job.folder, stem[index], Explained.of(picture, unit, shown, names))
         yield job.images.names[index], unit, sheet
+
+
+def _is_drawn(sheet: Path, class_names: Path | None) -> bool:
+    """True if a sheet, which is written last, is there and no older than the file of class names."""
+    if not sheet.is_file():
+        return False
+    return class_names is None or class_names.stat().st_mtime_ns <= sheet.stat().st_mtime_ns
 
 
 def describe(name: str, unit: MaskUnit, shown: str, names: list[str]) -> str:

@@ -66,6 +66,10 @@ def git_commit() -> str:
         return "unknown"
 
 
+class OtherRunError(UserError):
+    """A folder holds a run of another configuration."""
+
+
 def open_run(
     folder: Path, options, identity: dict[str, Any], record: dict[str, Any] | None = None
 ) -> RunRecord:
@@ -81,7 +85,7 @@ def open_run(
         The content of run.json.
 
     Raises:
-        UserError: the folder holds a run of another configuration; the message names the difference.
+        OtherRunError: the folder holds a run of another configuration; the message names the difference.
     """
     identity = _plain({"options": resolved_options(options, only_identity=True)} | identity)
     path = Path(folder) / "run.json"
@@ -94,7 +98,7 @@ def open_run(
     identity = _as_known_to(existing, identity, options)
     if existing.hash != _digest(identity):
         difference = "; ".join(_differences(existing.identity, identity)) or "unknown"
-        raise UserError(
+        raise OtherRunError(
             f"{folder} holds a run of another configuration ({difference}); choose another --run-name, "
             "or delete the folder"
         )

@@ -1,6 +1,8 @@
 """`main/explain.py` as a user runs it, on tiny random models."""
 
+import errno
 import json
+import os
 import re
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from ltx.main import explain
 from ltx.main.explanation.method import PictureMethod
 from ltx.main.explanation.pictures import LONGEST_SIDE, stems
 from ltx.main.perturbation_eval import run_perturbation_eval
+from ltx.main.runs import run_folder
 from ltx.main.runs.mask_files import read_unit, unit_files
 from ltx.models.explainee import Explainee
 from ltx.models.explainer import Explainer
@@ -314,3 +317,24 @@ def test_an_explainer_of_another_recipe_is_named_rather_than_a_fresh_one_made(ru
         save_explainer(places / "checkpoints" / "tiny" / kind / "best.safetensors", explainer, "tiny", {})
         result = run("--input", photo, "--class-conditional", conditional, explainer=None)
         assert result.code == 2 and "add --recipe ordered" in result.error
+
+
+def test_corrected_class_names_are_drawn_by_the_same_command(run, photo, tmp_path):
+    names = tmp_path / "names.txt"
+    names.write_text("\n".join("abcdefghij"))
+    flags = ("--input", photo, "--class-names", names)
+    folder, _ = written(run(*flags))
+    sheet = folder / "photo_sheet.png"
+    os.utime(sheet, ns=(1, 1))
+    assert run(*flags).code == 0 and sheet.stat().st_mtime_ns > 1, "the names are newer than the sheet"
+    drawn = sheet.stat().st_mtime_ns
+    assert run(*flags).code == 0 and sheet.stat().st_mtime_ns == drawn
+
+
+def test_a_folder_that_cannot_be_made_is_told_at_once(run, photo, places, monkeypatch):
+    def read_only(*_, **__):
+        raise OSError(errno.EROFS, "Read-only file system", "data")
+
+    monkeypatch.setattr(run_folder, "write_json", read_only)
+    assert "Read-only file system" in run("--input", photo).error
+    assert len(list((places / "data" / "results").iterdir())) == 1
