@@ -15,10 +15,11 @@ def shared_copy(module: nn.Module, frozen: bool = False) -> nn.Module:
         module: of any kind that can be copied.
         frozen: the copy's parameters take no gradient, else as the module's.
     """
-    memo = {}
+    memo: dict[int, Tensor] = {}
     for part in module.modules():
         tensors = [*part.parameters(recurse=False), *part.buffers(recurse=False)]
-        tensors += [value for value in part.__dict__.values() if isinstance(value, Tensor)]
+        for value in part.__dict__.values():  # tensors that are attributes, and caches of them
+            tensors += value.values() if isinstance(value, dict) else [value]
         for value in tensors:
             if type(value) in (Tensor, nn.Parameter):
                 memo[id(value)] = _twin(value, frozen)
