@@ -146,7 +146,7 @@ def _load(path: Path) -> COCO:
         more = f" and {len(left_out) - 3} more" if len(left_out) > 3 else ""
         log.warning("%s: left out: %s%s", path, "; ".join(left_out[:3]), more)
     coco = COCO()
-    coco.dataset = content | {"images": list(images.values()), "annotations": annotations}
+    coco.dataset = {"images": list(images.values()), "annotations": annotations}
     with contextlib.redirect_stdout(None):  # pycocotools reports its progress there
         coco.createIndex()
     return coco

@@ -70,11 +70,12 @@ def load_weights(path: str | Path) -> dict[str, torch.Tensor]:
 
 
 def _is_script(path: Path) -> bool:
-    """Whether a file is a TorchScript archive."""
-    if not zipfile.is_zipfile(path):
+    """Return whether a file is a TorchScript archive."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except Exception:  # no archive, or a damaged one, of which `load_state` speaks
         return False
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
     return any(name.endswith("/constants.pkl") for name in names) and any("/code/" in name for name in names)
 
 
