@@ -115,8 +115,8 @@ def test_a_run_without_shared_memory(options, line, argv_of, start_run, whole, t
     ("error", "line"),
     [
         (OSError(errno.ENOSPC, "No space left on device", "/disk/a"),
-         "error: /disk/a: No space left on device; what was written before is whole, and the same command "
-         "goes on"),
+         "error: /disk/a: No space left on device; finished files are intact, run the same command again to "
+         "resume"),
         (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "),
          "error: a process that reads images died (DataLoader worker (pid 7) is killed by signal: Killed); "
          "the machine may be out of memory or of /dev/shm; the same command goes on from what was written "
