@@ -18,27 +18,10 @@ from ltx.datasets.base import NO_LABEL, BadImageError, ImageSet, to_tensor
 
 log = logging.getLogger(__name__)
 
-EXTENSIONS = frozenset(
-    [
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".jp2",
-        ".png",
-        ".bmp",
-        ".webp",
-        ".gif",
-        ".tif",
-        ".tiff",
-        ".ppm",
-        ".pgm",
-        ".pbm",
-        ".avif",
-        ".heic",
-        ".heif",
-    ]
-)
+EXTENSIONS = frozenset([
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm",
+    ".pbm", ".avif", ".heic", ".heif",
+])  # fmt: skip
 _BESIDE_PICTURES = frozenset({".csv", ".json", ".txt", ".md", ".npy"})  # labels and notes
 MAX_MEGAPIXELS = 150
 _SMALLEST_SIDE = 8
