@@ -19,8 +19,8 @@ from ltx.datasets.base import NO_LABEL, BadImageError, ImageSet, to_tensor
 log = logging.getLogger(__name__)
 
 EXTENSIONS = frozenset([
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm",
-    ".pbm", ".avif", ".heic", ".heif",
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm",
+    ".pgm", ".pbm", ".avif", ".heic", ".heif",
 ])  # fmt: skip
 _BESIDE_PICTURES = frozenset({".csv", ".json", ".txt", ".md", ".npy"})  # labels and notes
 MAX_MEGAPIXELS = 150
@@ -28,14 +28,8 @@ _SMALLEST_SIDE = 8
 _DIMMEST = 16  # a floating-point image in 0 ... 255 whose brightest pixel is under it tells no range
 # What the operating system says of one file; anything else (a broken disk) is not the image's fault.
 _OF_ONE_FILE = {
-    errno.ENOENT,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EISDIR,
-    errno.ENOTDIR,
-    errno.ELOOP,
-    errno.ENAMETOOLONG,
-}
+    errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG
+}  # fmt: skip
 _ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
 
 
