@@ -32,18 +32,21 @@ class FolderImages(ImageSet):
         labels: class of each, -1 for none.
         image_size: (H, W).
         source: how the set was found, for `describe`.
-
-    Attributes:
         class_names: names of the class folders that gave the labels; None for ImageNet ids and label files.
     """
 
     def __init__(
-        self, root: Path, names: list[str], labels: list[int], image_size: tuple[int, int], source: dict
+        self,
+        root: Path,
+        names: list[str],
+        labels: list[int],
+        image_size: tuple[int, int],
+        source: dict,
+        class_names: list[str] | None = None,
     ):
         super().__init__(image_size)
         self.root, self.names, self.labels, self._source = Path(root), names, labels, source
-        by_folder = source["labels"] is None and any(label >= 0 for label in labels)
-        self.class_names = class_folders(self.root) if by_folder else None
+        self.class_names = class_names
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         image = read_image(file_of(self.root, self.names[index]))
@@ -82,6 +85,7 @@ def open_folder(
         labels_path = next(
             (path for path in (root / "labels.csv", root.parent / "labels.csv") if path.is_file()), None
         )
+    class_names = None
     if labels_path is not None:
         source["labels"] = str(Path(labels_path).resolve())
         names, labels = _with_label_file(root, Path(labels_path), split)
@@ -90,10 +94,10 @@ def open_folder(
             f"--split {split} needs a labels CSV with a column 'split'; pass it with --labels-path"
         )
     else:
-        names, labels = _without_label_file(root)
+        names, labels, class_names = _without_label_file(root)
     if not names:
         raise UserError(f"no images in {root} (looked for {', '.join(sorted(EXTENSIONS))})")
-    return FolderImages(root, names, labels, image_size, source)
+    return FolderImages(root, names, labels, image_size, source, class_names)
 
 
 def check_labels(images: ImageSet, num_classes: int) -> None:
@@ -136,12 +140,12 @@ def _folders(root: Path) -> list[Path]:
     )
 
 
-def _without_label_file(root: Path) -> tuple[list[str], list[int]]:
-    """Names and labels from class folders: ImageNet ids, else the folders' order by name (as torchvision)."""
+def _without_label_file(root: Path) -> tuple[list[str], list[int], list[str] | None]:
+    """Names, labels and class names from class folders: ImageNet ids, else their order (as torchvision)."""
     folders = _folders(root)
     if not folders:
         names = [shown_name(path.name) for path in pictures_in(root)]
-        return names, [NO_LABEL] * len(names)
+        return names, [NO_LABEL] * len(names), None
     known = [folder.name in wnid_to_index() for folder in folders]
     if any(known) and not all(known):
         wrong = folders[known.index(False)]
@@ -149,18 +153,14 @@ def _without_label_file(root: Path) -> tuple[list[str], list[int]]:
             f"class folder {wrong} is no ImageNet id, unlike others in {root}; rename it to one "
             "(n01440764), or pass --labels-path"
         )
+    class_names = None if all(known) else [folder.name for folder in folders]
+    classes = {name: index for index, name in enumerate(class_names)} if class_names else wnid_to_index()
     names, labels = [], []
-    for position, folder in enumerate(folders):
+    for folder in folders:
         found = [shown_name(f"{folder.name}/{path.name}") for path in pictures_in(folder)]
         names += found
-        labels += [wnid_to_index()[folder.name] if all(known) else position] * len(found)
-    return names, labels
-
-
-def class_folders(root: Path) -> list[str] | None:
-    """Names of the class folders whose order gives the classes; None without any or with ImageNet ids."""
-    names = [folder.name for folder in _folders(root)]
-    return names if names and not any(name in wnid_to_index() for name in names) else None
+        labels += [classes[folder.name]] * len(found)
+    return names, labels, class_names
 
 
 def _with_label_file(root: Path, labels_path: Path, split: str | None) -> tuple[list[str], list[int]]:
