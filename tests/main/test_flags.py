@@ -135,6 +135,7 @@ def test_segmentation_stages(stage, check, pair, explainer, places):
 
 
 def test_baselines(check, pair, places, write_images, tmp_path):
+    pytest.importorskip("captum")
     folder = write_images(["a.png"])
     (tmp_path / "maps").mkdir()
     np.save(tmp_path / "maps" / "a.npy", np.eye(32))
