@@ -19,54 +19,21 @@ from ltx.datasets.build import BAD, groups
 from ltx.main.common.devices import pins, to_device
 from ltx.main.common.launch import World
 from ltx.main.common.progress import progress_bar
-from ltx.main.perturbation_eval.curves import auc, removal_curve
-from ltx.main.runs.files import write_rows
-from ltx.main.runs.locks import claimed
 from ltx.main.runs.run_folder import check_same_run
 from ltx.main.runs.skipped import SKIPPED_FILE, write_list
-from ltx.main.seg_classification.class_queries import (
-    answer_losses,
-    draw_queries,
-    improbable_area,
-    random_rows,
-)
+from ltx.main.seg_classification.class_queries import answer_losses, draw_queries, random_rows
 from ltx.main.seg_classification.schedule import Plan
+from ltx.main.seg_classification.training_folder import STATE_FILE, claim, write_epochs
+from ltx.main.seg_classification.validation import COUNTED, add_up, batch_figures, means
 from ltx.models.checkpoints import load_state, save_state
-from ltx.models.explainee import Explainee, read_class
+from ltx.models.explainee import Explainee
 from ltx.models.explainer import Explainer
 from ltx.models.explainer_files import save_explainer
-from ltx.models.files import remove_leftovers
 from ltx.models.losses import Objective
-from ltx.models.masking import upsample
 
 log = logging.getLogger(__name__)
 
-STATE_FILE, EPOCHS_FILE = "state.pt", "epochs.csv"
-_COUNTED = "counted"  # images behind the sums
 _CHECK_EVERY = 50  # steps between looks at the loss on CUDA, where each waits for the device
-
-
-def _sum_type(device: torch.device) -> torch.dtype:
-    """Sums over an epoch are float64, where the device has it."""
-    return torch.float32 if device.type == "mps" else torch.float64
-
-
-def _add(sums: dict[str, Tensor | float], figures: dict[str, Tensor], counting: Tensor) -> None:
-    """Adds up figures (B,) of the images that count, and their number."""
-    for name, values in (figures | {_COUNTED: counting}).items():
-        total = (values.detach() * counting).sum(dtype=_sum_type(counting.device))
-        sums[name] = sums.get(name, 0.0) + total
-
-
-def _means(sums: dict[str, float], which: str) -> dict[str, float]:
-    """Means over the images that were read.
-
-    Raises:
-        UserError: there were none.
-    """
-    if not sums.get(_COUNTED):
-        raise UserError(f"none of the {which} images can be read; --on-bad-image fail names the first")
-    return {name: total / sums[_COUNTED] for name, total in sums.items() if name != _COUNTED}
 
 
 @dataclass
@@ -128,7 +95,7 @@ class Trainer:
                 in it.
         """
         with contextlib.ExitStack() as claims:
-            self.world.first(lambda: self.world.is_main and claims.enter_context(self._claim()))
+            self.world.first(lambda: self.world.is_main and claims.enter_context(claim(self.folder)))
             self._resume()
             while self.epoch < self.plan.n_epochs:
                 self._train_epoch()
@@ -138,14 +105,6 @@ class Trainer:
                     on_epoch(self, first)
                 self._save_state()  # the last: what is written before it is written again after a kill
         return self.rows
-
-    @contextlib.contextmanager
-    def _claim(self):
-        """Keeps other launches out of the folder, and clears away what killed ones were writing."""
-        with claimed(self.folder, [0], "the same training"):
-            for name in (STATE_FILE, EPOCHS_FILE, "last.*", "best.*", "pictures/*"):
-                remove_leftovers(self.folder / name)
-            yield
 
     def classes_of(self, images: Tensor, labels: Tensor) -> Tensor:
         """(B,) class that each mask explains."""
@@ -233,7 +192,7 @@ class Trainer:
     def _backward(self, images: Tensor, known: Tensor, index: Tensor, counting: Tensor, n: int) -> None:
         """Adds the gradient of the images' share of the loss; those that do not count are black and add 0."""
         losses = self._losses(images, known, index)
-        _add(self.sums, losses, counting)
+        add_up(self.sums, losses, counting)
         if self.device.type != "cuda" or self.batch % _CHECK_EVERY == 0:
             self._check_finite()
         # The gradients are averaged over the processes, so the mean over all images is this.
@@ -264,24 +223,17 @@ class Trainer:
             counting = self._read(self.val_images, data)
             images, labels = (to_device(data[key], self.device) for key in ("image", "label"))
             classes = self.classes_of(images, labels)
-            masks = self.explainer(images, classes)
-            losses = self.objective(self.explainee, images, masks, classes)
-            maps = upsample(masks, images.shape[-2:])[:, 0]
-            scored = {"explained": classes, "target": labels}.get(self.plan.score_class)
-            scored = self.explainee(images).argmax(1) if scored is None else scored
-            unmasked = read_class(self.explainee, images, scored)
-            curve = removal_curve(self.explainee, images, maps, scored, True, unmasked)[1]
-            figures = losses | {"mask_area": masks.mean((1, 2, 3)), "POS": auc(curve)}
-            if self.explainer.class_conditional:
-                figures["improbable_area"] = improbable_area(self.explainer, self.explainee, images)
-            _add(sums, figures, counting)
+            figures, maps = batch_figures(
+                self.explainer, self.explainee, self.objective, images, labels, classes, self.plan.score_class
+            )
+            add_up(sums, figures, counting)
             first = first or {"images": images.cpu(), "maps": maps.cpu()}
-        return _means(self._all_sums(sums), "validation"), first
+        return means(self._all_sums(sums), "validation"), first
 
     def _end_epoch(self, validation: dict[str, float]) -> None:
         sums = self._all_sums(self.sums)
-        means = {f"train_{name}": mean for name, mean in _means(sums, "training").items()}
-        row = {"epoch": self.epoch, "step": self.step, "lr": self.plan.rate(self.step - 1)} | means
+        row = {"epoch": self.epoch, "step": self.step, "lr": self.plan.rate(self.step - 1)}
+        row |= {f"train_{name}": mean for name, mean in means(sums, "training").items()}
         self._stop_unless(all(map(math.isfinite, validation.values())), "the validation's figures are")
         row |= {f"val_{name}": value for name, value in validation.items()} | {"seconds": self.seconds}
         is_best = all(row["val_POS"] < earlier["val_POS"] for earlier in self.rows)
@@ -289,10 +241,9 @@ class Trainer:
         self.epoch, self.batch, self.sums, self.seconds = self.epoch + 1, 0, {}, 0.0
         if self.world.is_main:
             if self.plan.checkpoints:
-                self._save_weights("last")
-                if is_best:
-                    self._save_weights("best")
-            self._write_epochs()
+                for name in ("last", "best") if is_best else ("last",):
+                    self._save_weights(name)
+            write_epochs(self.folder, self.rows)
         self._write_skipped()
         log.info("%s", json.dumps(row))
 
@@ -301,13 +252,11 @@ class Trainer:
         return self.world.add_up({name: float(value) for name, value in sums.items()})
 
     def _save_weights(self, name: str) -> None:
-        row = self.rows[-1]
-        facts = self.metadata | {"epoch": row["epoch"], "global_step": self.step, "val_POS": row["val_POS"]}
+        facts = self.metadata | {key: self.rows[-1][key] for key in ("epoch", "val_POS")}
         optimizer = {"optimizer": self.optimizer.state_dict(), "global_step": self.step}
         save_state(self.folder / f"{name}.pt", optimizer)
-        save_explainer(
-            self.folder / f"{name}.safetensors", self.explainer, self.explainee.name, facts, self.plan.half
-        )
+        path, facts = self.folder / f"{name}.safetensors", facts | {"global_step": self.step}
+        save_explainer(path, self.explainer, self.explainee.name, facts, self.plan.half)
 
     def _write_skipped(self) -> None:
         """Writes the images that any of the processes could not read, where there are any."""
@@ -315,10 +264,6 @@ class Trainer:
         if found and self.world.is_main:
             self.skipped = found
             write_list(self.folder / SKIPPED_FILE, dict(sorted(found.items())))
-
-    def _write_epochs(self) -> None:
-        rows = ([round(v, 6) if isinstance(v, float) else v for v in row.values()] for row in self.rows)
-        write_rows(self.folder / EPOCHS_FILE, self.rows[0], rows)
 
     def _save_state(self) -> None:
         self._check_finite()
@@ -345,7 +290,7 @@ class Trainer:
             setattr(self, name, state[name])
         self.skipped = state.get("skipped", {})
         if self.sums:  # of a state that was saved before images could be skipped
-            self.sums.setdefault(_COUNTED, float(min(self.batch * self.plan.batch_size, len(self.train))))
+            self.sums.setdefault(COUNTED, float(min(self.batch * self.plan.batch_size, len(self.train))))
         if not self.world.is_main:
             self.sums = {}  # the first process has them all
         log.info("going on at epoch %d, batch %d", self.epoch, self.batch)
