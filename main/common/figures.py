@@ -1,4 +1,4 @@
-"""Pictures: sheets of images beside their maps, and curves."""
+"""Files of pictures: single ones, sheets of images beside their maps, and curves."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,11 +8,10 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
-from torch import Tensor
 
+from ltx.main.common.drawing import PLAIN
 from ltx.models.files import replace_file
 
-_MAP_COLOURS = "jet"
 _CELL_INCHES = 1.5
 _AXIS_TITLES = {
     "RISE_insertion": "share of pixels inserted",
@@ -21,29 +20,16 @@ _AXIS_TITLES = {
 }
 
 
-def overlay(image: Tensor, saliency: Tensor) -> np.ndarray:
-    """Image (3, H, W) in [0, 1] under its map (H, W) in [0, 1]: (H, W, 3) in [0, 1]."""
-    colours = matplotlib.colormaps[_MAP_COLOURS](saliency.numpy())[..., :3]
-    return 0.5 * image.permute(1, 2, 0).numpy() + 0.5 * colours
-
-
-def cells(image: Tensor, saliency: Tensor) -> list[np.ndarray]:
-    """Image (3, H, W), saliency map (H, W), overlay and masked image, as pictures.
-
-    Map and overlay are scaled to the map's own maximum, so that faint masks show too; the masked image is
-    what the explainee sees.
-    """
-    pixels, scaled = image.permute(1, 2, 0).numpy(), saliency / saliency.max().clamp(min=1e-12)
-    return [pixels, scaled.numpy(), overlay(image, scaled), pixels * saliency.numpy()[..., None]]
-
-
-CELL_TITLES = ("image", "saliency map (scaled)", "overlay", "masked image")
-
-
 def write_picture(path: Path, pixels: np.ndarray) -> None:
-    """Writes one picture, (H, W, 3) or (H, W) in [0, 1], as an 8-bit PNG of that size."""
-    values = Image.fromarray((pixels.clip(0, 1) * 255).round().astype(np.uint8))
-    replace_file(path, lambda temporary: values.save(temporary, format="PNG"))
+    """Writes one picture, (H, W), (H, W, 3) or (H, W, 4) in [0, 1], 8 bits each, as PNG, JPEG or WebP."""
+    values, kind = to_image(pixels), path.suffix[1:].replace("jpg", "jpeg")
+    how: dict[str, Any] = {"compress_level": 3} if kind == "png" else {"quality": 80}
+    replace_file(path, lambda temporary: values.save(temporary, format=kind, **how))
+
+
+def to_image(pixels: np.ndarray) -> Image.Image:
+    """A picture in [0, 1] as a Pillow image of 8 bits."""
+    return Image.fromarray((pixels.clip(0, 1) * 255).round().astype(np.uint8))
 
 
 def write_sheet(
@@ -74,7 +60,7 @@ def write_sheet(
         axis.set_frame_on(False)
     for r, row in enumerate(rows):
         for c, picture in enumerate(row):
-            axes[r, c].imshow(picture.clip(0, 1), cmap=_MAP_COLOURS, vmin=0, vmax=1)
+            axes[r, c].imshow(picture.clip(0, 1) if picture.ndim == 3 else PLAIN.colours(picture))
         if captions:
             lies = {"rotation": 0, "ha": "right", "va": "center"} if "\n" in captions[r] else {}
             axes[r, 0].set_ylabel(captions[r], fontsize=6, parse_math=False, **lies)

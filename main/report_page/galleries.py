@@ -17,7 +17,7 @@ from ltx.datasets.base import BadImageError, ImageSet
 from ltx.datasets.build import rebuild
 from ltx.datasets.classes import names_of_classes, short_name
 from ltx.datasets.pictures import is_within
-from ltx.main.common.figures import overlay
+from ltx.main.common.drawing import overlay
 from ltx.main.report_page.options import ReportOptions
 from ltx.main.report_page.rows import Comparison, Row
 from ltx.main.report_page.statistics import Statistics
