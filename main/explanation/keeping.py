@@ -1,4 +1,4 @@
-"""The smallest part of an image that keeps the class: a threshold of the map, found by asking the explainee."""
+"""The smallest part of an image that keeps the class: a threshold of its map."""
 
 import numpy as np
 import torch

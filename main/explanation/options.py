@@ -69,5 +69,8 @@ class ExplainOptions(
     colormap: str = option("plasma", "colour map of matplotlib", metavar="NAME", group="pictures")
     alpha: float = option(0.7, "opacity of the overlay where the mask is 1, from 0 to 1", group="pictures")
     max_size: int | None = option(
-        None, "longest side of the files in pixels (default: the picture's own)", metavar="N", group="pictures"
+        None,
+        "longest side of the files in pixels (default: the picture's own)",
+        metavar="N",
+        group="pictures",
     )
