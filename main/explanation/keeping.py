@@ -7,7 +7,7 @@ from torch import Tensor
 from ltx.models.explainee import Explainee, read_class
 from ltx.models.masking import apply_mask
 
-AREAS = tuple(float(area) for area in np.geomspace(0.01, 1, 24))  # shares of the image that are tried
+AREAS = tuple(float(area) for area in np.geomspace(0.01, 1, 16))  # shares of the image that are tried
 
 
 @torch.no_grad()

@@ -29,8 +29,8 @@ def _of_scores(row: dict[str, float]) -> list[str]:
         return []
     if masked < _WELL_BELOW * whole and complement > _ABOUT_EQUAL * whole:
         return [
-            f"the class does not rest on what is kept: alone it gives {masked:.1%}, without it "
-            f"{complement:.1%} of {whole:.1%} are left"
+            f"the class does not rest on what is kept: the image gives {whole:.1%}, what is kept alone "
+            f"{masked:.1%}, the rest {complement:.1%}"
         ]
     return []
 

@@ -89,7 +89,7 @@ def test_cells():
 
 
 def test_wrong_styles():
-    with pytest.raises(UserError, match=r"--colormap virdis: no .*; nearest names: viridis"):
+    with pytest.raises(UserError, match=r"--colormap virdis: no such colour map; nearest names: viridis"):
         Style("virdis")
     with pytest.raises(UserError, match="nearest names: viridis, plasma"):
         Style("0123")

@@ -72,9 +72,8 @@ def test_page_is_whole_and_self_contained(make_run, write_page, tmp_path):
     beside = {
         path.suffix: path.read_text() for path in (tmp_path / "out").iterdir() if path.suffix != ".html"
     }
-    assert set(beside) == {".md", ".tex"} and all(
-        "How much better last is" in part for part in beside.values()
-    )
+    assert set(beside) == {".md", ".tex"} and all("(last of 25 steps)" in part for part in beside.values())
+    assert "LTX (last of 25 steps) has the best figure of 4 methods in " in text
 
 
 def test_provenance(make_run, write_page, tmp_path):
