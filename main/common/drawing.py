@@ -38,9 +38,7 @@ class Style:
         if self.colormap not in known.values():
             near = difflib.get_close_matches(self.colormap.lower(), known, n=3, cutoff=0.4)
             names = ", ".join(known[name] for name in near) or "viridis, plasma, inferno, magma, cividis"
-            raise UserError(
-                f"--colormap {self.colormap}: no colour map of matplotlib; nearest names: {names}"
-            )
+            raise UserError(f"--colormap {self.colormap}: no such colour map; nearest names: {names}")
         if not 0 <= self.alpha <= 1:
             raise UserError(f"--alpha {self.alpha}: wanted a number from 0 to 1")
 

@@ -1,6 +1,7 @@
 """The page itself: one file with its style, script, tables, figures and pictures inside."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,7 @@ def render(title: str, sections: Sequence[Section], runs: Sequence[Provenance], 
         style=inline["page.css"], script=inline["page.js"],
         colours=(255 * PLAIN.colours(np.linspace(0, 1, 256))).round().astype(int).ravel().tolist(),
         alpha=PLAIN.alpha,
+        views={key: asdict(view) for section in sections for key, view in section.views.items()},
         metrics=[name for name in metrics if definition(name)],
         beside=[output.with_suffix(suffix).name for suffix in (".md", ".tex")],
     )  # fmt: skip
