@@ -28,10 +28,7 @@ def _of_scores(row: dict[str, float]) -> list[str]:
     if whole is None or masked is None or complement is None:
         return []
     if masked < _WELL_BELOW * whole and complement > _ABOUT_EQUAL * whole:
-        return [
-            f"the class does not rest on what is kept: the image gives {whole:.1%}, what is kept alone "
-            f"{masked:.1%}, the rest {complement:.1%}"
-        ]
+        return ["what is kept gives less than half of the class's probability, and the rest nearly all of it"]
     return []
 
 
