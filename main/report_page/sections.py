@@ -165,8 +165,8 @@ def _verdict(comparison: Comparison, statistics: Statistics) -> str:
     named = f" ({', '.join(best)})" if best else ""
     return (
         f"{reference.title} has the best figure of {len(others) + 1} methods in {len(best)} of {len(wins)} "
-        f"columns{named}. One by one against the others, it is better in {counts[AHEAD]} of {counts.total()} "
-        f"figures and worse in {counts[BEHIND]} by the paired 95% intervals."
+        f"columns{named}. Compared image by image, it is clearly better in {counts[AHEAD]} of "
+        f"{counts.total()} figures of theirs and clearly worse in {counts[BEHIND]} (95% intervals)."
     )
 
 
