@@ -17,7 +17,7 @@ from ltx.datasets.base import BadImageError, ImageSet
 from ltx.datasets.build import rebuild
 from ltx.datasets.classes import names_of_classes, short_name
 from ltx.datasets.pictures import is_within
-from ltx.main.common.drawing import masked_image, overlay
+from ltx.main.common.drawing import Style, masked_image, overlay
 from ltx.main.common.figures import to_image
 from ltx.main.report_page.options import ReportOptions
 from ltx.main.report_page.rows import Comparison, Row
@@ -25,7 +25,7 @@ from ltx.main.report_page.statistics import Statistics
 from ltx.main.report_page.tables import number
 from ltx.main.runs.explainee_input import size_of_run
 from ltx.main.runs.mask_files import read_map
-from ltx.models.masking import min_max
+from ltx.models.masking import min_max, upsample
 
 log = logging.getLogger(__name__)
 
@@ -118,6 +118,9 @@ class GalleryMaker:
         pixels, saliency, name = self._pixels(i), self._map(self.rows[0], i), self.rows[0].title
         if pixels is None:
             return GalleryRow("", [])
+        times = max(1, _LONGEST // max(saliency.shape))  # a contour over few pixels hides them
+        size = (times * saliency.shape[0], times * saliency.shape[1])
+        pixels, saliency = upsample(pixels, size), upsample(saliency, size)
         pictures = [
             _picture(pixels.permute(1, 2, 0), f"image {self.comparison.images[i]}", "image"),
             _picture(overlay(pixels, saliency), f"map of {name}", name),
@@ -150,7 +153,10 @@ class GalleryMaker:
             saliency = self._map(row, i)
             ground = torch.full((3, *saliency.shape), 0.5) if pixels is None else pixels
             alt = f"map of {row.title} for image {name}"
-            pictures.append(_picture(overlay(ground, saliency), alt, _value(row, metric, i), self.key(i)))
+            style = Style(contour=max(saliency.shape) >= _LONGEST // 2)
+            pictures.append(
+                _picture(overlay(ground, saliency, style), alt, _value(row, metric, i), self.key(i))
+            )
         return GalleryRow(self._words(i), pictures)
 
     def _pixels(self, i: int) -> Tensor | None:
