@@ -142,8 +142,9 @@ def _warnings(unit: MaskUnit, shown: str) -> list[list[str]]:
 
 
 def _levels(job: MaskJob, number: int, unit: MaskUnit, shown: str) -> list[float]:
-    image, size = job.images[number]["image"], tuple(job.explainee.input_size)
-    return keeping_levels(job.explainee, image, unit.maps(shown, size), torch.from_numpy(unit.classes))
+    image, (height, width) = job.images[number]["image"], job.explainee.input_size
+    maps = unit.maps(shown, (height, width))
+    return keeping_levels(job.explainee, image, maps, torch.from_numpy(unit.classes))
 
 
 def _forget_other_looks(folder: Path, stem: Sequence[str], look: Look) -> None:
