@@ -65,8 +65,14 @@ def heat_map(saliency: ArrayLike, style: Style = PLAIN) -> np.ndarray:
 
 
 def masked_image(image: ArrayLike, saliency: ArrayLike) -> np.ndarray:
-    """Picture of an image times its map, which is scaled to its own peak so that faint maps show."""
-    return _channels_last(image) * _scaled(saliency)[..., None]
+    """Picture of an image times its map, brightened so that faint maps show; see `brightness`."""
+    values = np.asarray(saliency, dtype=np.float32)
+    return _channels_last(image) * (brightness(values) * values).clip(0, 1)[..., None]
+
+
+def brightness(saliency: ArrayLike) -> float:
+    """Factor at which the pixels that have half of a map's mass are at full brightness; 1 or more."""
+    return 1 / min(max(half_mass_level(saliency), 1e-12), 1.0)
 
 
 def cutout(image: ArrayLike, mask: ArrayLike) -> np.ndarray:

@@ -188,18 +188,17 @@ def _strips(explained: Explained, style: Style) -> list[Strip]:
 
 
 def _strip(pixels, saliency, own, style: Style, lines: list[str], warnings: Sequence[str]) -> Strip:
-    peak = float(saliency.max())
-    scaled = "" if peak > 0.95 else f", {1 / max(peak, 1e-12):.2g} times as bright"
+    times = drawing.brightness(saliency)
     pictures = drawing.cells(pixels, saliency, style)
     titles = ["image", "saliency map, scaled to its peak", "overlay, half of the mask outlined"]
-    titles.append(f"kept alone{scaled}")
+    titles.append("kept alone" if times < 1.05 else f"kept alone, {times:.2g} times as bright")
     if own is None:
         pictures.append(np.moveaxis(pixels * (1 - saliency), 0, -1))
         titles.append("what is left without it")
     else:
         pictures.append(style.colours(own))
         titles.append("above the other classes")
-    return Strip(pictures, titles, lines[0], lines[1:], tuple(warnings), peak)
+    return Strip(pictures, titles, lines[0], lines[1:], tuple(warnings), float(saliency.max()))
 
 
 def _above_others(maps: list[np.ndarray]) -> list[np.ndarray]:

@@ -10,6 +10,7 @@ from ltx.main.common.drawing import (
     CELL_TITLES,
     Style,
     bounding_box,
+    brightness,
     boxed,
     cells,
     cutout,
@@ -37,14 +38,22 @@ def test_opacity_follows_the_mask_and_is_not_rescaled():
     assert np.array_equal(overlay(image, saliency, Style(alpha=0.0, contour=False)), image.permute(1, 2, 0))
 
 
-def test_map_and_masked_image_are_scaled_to_the_peak():
-    image, saliency = np.random.default_rng(0).random((3, 6, 8)), np.full((6, 8), 0.001)
+def test_heat_map_is_scaled_to_the_peak():
+    saliency = np.full((6, 8), 0.001)
     saliency[1, 2] = 0.01
     top = np.array(matplotlib.colormaps["viridis"](1.0)[:3])
     np.testing.assert_allclose(heat_map(saliency, Style("viridis"))[1, 2], top, atol=1e-6)
-    np.testing.assert_allclose(masked_image(image, saliency)[1, 2], image[:, 1, 2], rtol=1e-6)
-    np.testing.assert_allclose(masked_image(image, saliency)[0, 0], 0.1 * image[:, 0, 0], rtol=1e-5)
-    assert not masked_image(image, np.zeros((6, 8))).any()
+
+
+def test_masked_image_shows_half_of_the_mass_in_full():
+    image, saliency = np.random.default_rng(0).random((3, 6, 8)), np.full((6, 8), 0.001)
+    saliency[1, 2], saliency[1, 3] = 0.2, 0.1  # 0.2 of 0.346
+    picture = masked_image(image, saliency)
+    assert brightness(saliency) == pytest.approx(5)
+    np.testing.assert_allclose(picture[1, 2], image[:, 1, 2], rtol=1e-5)
+    np.testing.assert_allclose(picture[1, 3], 0.5 * image[:, 1, 3], rtol=1e-5)
+    np.testing.assert_allclose(picture[0, 0], 0.005 * image[:, 0, 0], rtol=1e-5)
+    assert not masked_image(image, np.zeros((6, 8))).any() and brightness(np.ones((6, 8))) == 1
 
 
 def test_contour_encloses_the_smallest_area_with_half_of_the_mass():
