@@ -71,8 +71,8 @@ def masked_image(image: ArrayLike, saliency: ArrayLike) -> np.ndarray:
 
 
 def brightness(saliency: ArrayLike) -> float:
-    """Factor at which the pixels that have half of a map's mass are at full brightness; 1 or more."""
-    return 1 / min(max(half_mass_level(saliency), 1e-12), 1.0)
+    """Factor at which the pixels that have half of a map's mass are at full brightness: 1 to 1000."""
+    return 1 / min(max(half_mass_level(saliency), 1e-3), 1.0)
 
 
 def cutout(image: ArrayLike, mask: ArrayLike) -> np.ndarray:
