@@ -54,10 +54,8 @@ class Row:
         variant = self.variant.removesuffix(RANDOMISED)
         if variant in _STEPS:
             options = self.run.record.options
-            n, recipe = (
-                options.get("n_epochs_to_optimize_stage_b"),
-                _RECIPES.get(str(options.get("recipe")), ""),
-            )
+            n = options.get("n_epochs_to_optimize_stage_b")
+            recipe = _RECIPES.get(str(options.get("recipe")), "")
             name = f"LTX ({recipe}{_STEPS[variant]} of {n} steps)" if n else f"LTX ({_STEPS[variant]})"
         else:
             name = _TITLES.get(variant, variant)
