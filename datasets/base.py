@@ -114,3 +114,8 @@ def crop_box(picture: tuple[int, int], size: CropSize) -> tuple[int, int, int, i
 def seen(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
     """The part of a picture that an explainee of this input size sees, at the picture's own resolution."""
     return picture.crop(crop_box(picture.size, size)) if isinstance(size, CropSize) else picture
+
+
+def crop_corner(picture: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
+    """Left and top of the part of a picture of (width, height) that `seen` returns."""
+    return crop_box(picture, size)[:2] if isinstance(size, CropSize) else (0, 0)

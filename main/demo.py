@@ -170,7 +170,8 @@ class Demo:
     def write_pictures(self) -> Path:
         """Draw the first explained images and, on digits, two-digit images explained for each class."""
         from ltx.datasets.build import stack
-        from ltx.main.common.figures import CELL_TITLES, cells, write_sheet
+        from ltx.main.common.drawing import CELL_TITLES, cells
+        from ltx.main.common.figures import write_sheet
         from ltx.main.runs.mask_files import read_unit, unit_files
 
         unit = read_unit(unit_files(self.ltx.folder)[0])
@@ -213,7 +214,7 @@ def _two_digit_rows(job) -> tuple[list, list[str]]:
     import torch
 
     from ltx.datasets.digits import DigitsOnPhotos
-    from ltx.main.common.figures import cells
+    from ltx.main.common.drawing import cells
     from ltx.main.runs.build_models import pretrained_explainer, settled
     from ltx.main.seg_classification.finetuning import finetune, pltx
     from ltx.main.seg_classification.ltx_run import finetune_settings

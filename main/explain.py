@@ -4,8 +4,9 @@
     python main/explain.py --input photo.jpg --target-class "golden retriever" tabby
     python main/explain.py --input folder/ --explainee-model-name resnet --steps 25
 
-Per picture it prints the top 5 classes and what the mask keeps, and writes the overlay, the saliency map
-(.png, .npy), the masked picture, a sheet of all of these, and a mask file that the evaluators read.
+Per picture it prints the top 5 classes and what the mask keeps, and writes a sheet, the overlay, the saliency
+map, the masked picture (--outputs names more), and a mask file that the evaluators read; of several pictures
+also a gallery, index.html, and a table, scores.csv.
 """
 
 from pathlib import Path
@@ -27,6 +28,7 @@ def main(options: ExplainOptions) -> tuple[Path, dict, dict]:
     from ltx.datasets.pictures import PictureFiles
     from ltx.main.common.devices import pick_device
     from ltx.main.explanation import run
+    from ltx.main.explanation.gallery import write_gallery
     from ltx.main.explanation.method import picture_method
     from ltx.main.runs.build_models import load_explainee
     from ltx.main.runs.explainee_input import wanted_size
@@ -34,6 +36,7 @@ def main(options: ExplainOptions) -> tuple[Path, dict, dict]:
 
     device = pick_device(options.device)
     pictures = PictureFiles.of(options.input, wanted_size(options), options.recursive)
+    look = run.look_of(options, previews=len(pictures) > 1)
     pictures.check(options.on_bad_image == "skip")
     explainee = load_explainee(options).to(device)
     names = list(explainee.labels or ()) if options.class_names is None else []
@@ -41,12 +44,15 @@ def main(options: ExplainOptions) -> tuple[Path, dict, dict]:
     how = picture_method(options, explainee, names)
     print(f"explainee {explainee.name}, explainer {how.explainer.name}, pLTX weights: {how.source}")
     job, method = run.open_job(options, explainee, pictures, how)
-    units = []
-    for name, unit, sheet in run.explain_all(job, method, how.shown, names):
-        said = run.describe(name, unit, how.shown, names)
-        tqdm.write(f"{said}\n  sheet: {progress.display_path(sheet)}")  # not in the middle of the bar's line
-        units.append(unit)
-    return job.folder, run.mean_scores(units, how.shown), counts(job.folder)
+    found = []
+    for told in run.explain_all(job, method, how.shown, names, look):
+        said = run.describe(told, how.shown, names)
+        sheet = progress.display_path(told.sheet)
+        tqdm.write(f"{said}\n  sheet: {sheet}")  # not in the middle of the bar's line
+        found.append(told)
+    if len(pictures) > 1:
+        print(f"gallery: {progress.display_path(write_gallery(job.folder, found, names))}")
+    return job.folder, run.mean_scores([told.unit for told in found], how.shown), counts(job.folder)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,8 @@ from ltx.main.class_eval.questions import (
     peaks_on_asked,
     share_on_asked,
 )
-from ltx.main.common.figures import overlay, write_sheet
+from ltx.main.common.drawing import overlay
+from ltx.main.common.figures import write_sheet
 from ltx.main.runs import tables
 from ltx.main.runs.build_images import images_of
 from ltx.main.runs.mask_files import MaskUnit, read_unit

@@ -7,6 +7,9 @@ from typing import ClassVar
 from ltx.main.common import options as common
 from ltx.main.common.options import option, options
 
+OUTPUTS = ("overlay", "heatmap", "masked", "mask", "box", "cutout", "npy", "json")
+DEFAULT_OUTPUTS = OUTPUTS[:3]
+
 
 @options("finetuning", free=True)
 class ExplainOptions(
@@ -57,3 +60,17 @@ class ExplainOptions(
         choices=("last", "best_loss", "best_pos"),
     )
     finetune_lr: float | None = option(None, "learning rate (default: as for masks; 5e-4 without pLTX)")
+    outputs: str = option(
+        ",".join(DEFAULT_OUTPUTS),
+        f"files of each picture beside its sheet: {', '.join(OUTPUTS)}",
+        metavar="NAME[,NAME...]",
+        group="pictures",
+    )
+    colormap: str = option("plasma", "colour map of matplotlib", metavar="NAME", group="pictures")
+    alpha: float = option(0.7, "opacity of the overlay where the mask is 1, from 0 to 1", group="pictures")
+    max_size: int | None = option(
+        None,
+        "longest side of the files in pixels (default: the picture's own)",
+        metavar="N",
+        group="pictures",
+    )

@@ -1,20 +1,37 @@
 """A run of `explain.py`: its folder, the files of each picture, and the text that is printed."""
 
 import dataclasses
+import functools
+import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from ltx import config
 from ltx.config import UserError, recipe_suffix
-from ltx.datasets.base import seen
+from ltx.datasets.base import crop_corner, seen
 from ltx.datasets.classes import short_name
 from ltx.datasets.pictures import PictureFiles, shown_name
+from ltx.main.common.drawing import Style
+from ltx.main.common.names import choose_names
+from ltx.main.explanation.keeping import keeping_levels
 from ltx.main.explanation.method import PictureMethod
-from ltx.main.explanation.options import ExplainOptions
-from ltx.main.explanation.pictures import Explained, stems, write_pictures
+from ltx.main.explanation.options import OUTPUTS, ExplainOptions
+from ltx.main.explanation.pictures import (
+    SCORES,
+    WITH_LEVEL,
+    Explained,
+    Look,
+    starts,
+    stems,
+    write_pictures,
+)
+from ltx.main.interface.verdict import warnings_of
+from ltx.main.runs.files import read_json, write_json
 from ltx.main.runs.mask_files import MaskUnit, read_unit
 from ltx.main.runs.mask_job import MaskJob
 from ltx.main.runs.method import Method
@@ -23,7 +40,8 @@ from ltx.models.explainee import Explainee
 
 log = logging.getLogger(__name__)
 
-SCORES = ("probability", "masked_probability", "complement_probability", "mask_area")
+_LOOK_FILE = ".look.json"  # what the pictures of a folder were drawn with
+_SMALLEST = 32
 
 
 def open_job(
@@ -52,9 +70,38 @@ def open_job(
     raise UserError(f"{root} is full of runs named {name}; pass --run-name")
 
 
-def explain_all(
-    job: MaskJob, method: Method, shown: str, names: list[str]
-) -> Iterator[tuple[str, MaskUnit, Path]]:
+def look_of(options: ExplainOptions, previews: bool) -> Look:
+    """Return what the options want to be written of each picture.
+
+    Raises:
+        UserError: no such output or colour map, or a number out of its range.
+    """
+    outputs = choose_names("--outputs", "output", options.outputs, OUTPUTS)
+    if options.max_size is not None and options.max_size < _SMALLEST:
+        raise UserError(f"--max-size {options.max_size}: wanted at least {_SMALLEST} pixels")
+    return Look(tuple(outputs), Style(options.colormap, options.alpha), options.max_size, previews)
+
+
+@dataclass(frozen=True)
+class Told:
+    """One picture as text, gallery and table need it.
+
+    Attributes:
+        name: of the picture.
+        start: of the names of each row's files.
+        sheet: its sheet.
+        unit: its maps.
+        warnings: by row, why the explanation looks failed.
+    """
+
+    name: str
+    start: list[str]
+    sheet: Path
+    unit: MaskUnit
+    warnings: list[list[str]]
+
+
+def explain_all(job: MaskJob, method: Method, shown: str, names: list[str], look: Look) -> Iterator[Told]:
     """Explain pictures side by side and write what is shown of each; what is there is not made again.
 
     Args:
@@ -62,22 +109,52 @@ def explain_all(
         method: makes the masks.
         shown: variant that is shown.
         names: name of each class.
+        look: files that are written.
 
     Yields:
-        Name, `MaskUnit` and sheet of each picture that was not skipped.
+        Each picture that was not skipped.
 
     Raises:
         UserError: see `MaskJob.made`.
     """
     stem = stems(job.images.names)
-    for index, path in enumerate(job.made(method)):
-        unit, sheet = read_unit(path), job.folder / f"{stem[index]}_sheet.png"
+    for number, path in enumerate(job.made(method)):
+        if number == 0:
+            _forget_other_looks(job.folder, stem, look)
+        unit, sheet = read_unit(path), job.folder / f"{stem[number]}_sheet.png"
         if not len(unit.index):
             continue
+        warnings = _warnings(unit, shown)
+        explained = functools.partial(Explained, unit=unit, shown=shown, names=names, warnings=warnings)
         if not _is_drawn(sheet, job.options.class_names):
-            picture = seen(job.images.picture(index), job.explainee.input_size)
-            write_pictures(job.folder, stem[index], Explained.of(picture, unit, shown, names))
-        yield job.images.names[index], unit, sheet
+            picture = job.images.picture(number)
+            part = seen(picture, job.explainee.input_size)
+            corner = crop_corner(picture.size, job.explainee.input_size)
+            levels = _levels(job, number, unit, shown) if WITH_LEVEL & set(look.outputs) else []
+            write_pictures(job.folder, stem[number], explained(part, corner, levels=levels), look)
+        start = starts(stem[number], unit.classes, names)
+        yield Told(job.images.names[number], start, sheet, unit, warnings)
+
+
+def _warnings(unit: MaskUnit, shown: str) -> list[list[str]]:
+    scores = {name: torch.from_numpy(unit.arrays[name]) for name in SCORES}
+    return warnings_of(scores, torch.from_numpy(unit.token_masks[shown]))
+
+
+def _levels(job: MaskJob, number: int, unit: MaskUnit, shown: str) -> list[float]:
+    image, (height, width) = job.images[number]["image"], job.explainee.input_size
+    maps = unit.maps(shown, (height, width))
+    return keeping_levels(job.explainee, image, maps, torch.from_numpy(unit.classes))
+
+
+def _forget_other_looks(folder: Path, stem: Sequence[str], look: Look) -> None:
+    """Delete the sheets of a folder that another look was written to, so that all is drawn again."""
+    record, wanted = folder / _LOOK_FILE, json.loads(json.dumps(dataclasses.asdict(look)))
+    if record.is_file() and read_json(record) == wanted:
+        return
+    for one in stem:
+        (folder / f"{one}_sheet.png").unlink(missing_ok=True)
+    write_json(record, wanted)
 
 
 def _is_drawn(sheet: Path, class_names: Path | None) -> bool:
@@ -87,16 +164,18 @@ def _is_drawn(sheet: Path, class_names: Path | None) -> bool:
     return class_names is None or class_names.stat().st_mtime_ns <= sheet.stat().st_mtime_ns
 
 
-def describe(name: str, unit: MaskUnit, shown: str, names: list[str]) -> str:
+def describe(told: Told, shown: str, names: list[str]) -> str:
     """Text about one picture: its top classes and, for each class explained, the scores of its mask."""
+    unit = told.unit
     top = zip(unit.arrays["top_class"][0], unit.arrays["top_probability"][0], strict=True)
-    lines = [f"{name}", "  " + ", ".join(f"{short_name(names[c])} {p:.1%}" for c, p in top)]
+    lines = [told.name, "  " + ", ".join(f"{short_name(names[c])} {p:.1%}" for c, p in top)]
     for row, label in enumerate(unit.classes):
         p, masked, complement, area = (float(unit.arrays[score][row]) for score in SCORES)
         lines.append(
             f"  {short_name(names[label])} ({label}), {shown}: keeps {area:.1%} of the image; "
             f"probability {p:.1%}, on the masked image {masked:.1%}, on its complement {complement:.1%}"
         )
+        lines += [f"  warning: {warning}" for warning in told.warnings[row]]
     return "\n".join(lines)
 
 

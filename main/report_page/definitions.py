@@ -26,6 +26,18 @@ DEFINITIONS = {
     "mAP_released": "mAP in float32, where 1 - S merges small scores: how the published column was computed",
     "mF1_released": "F1 of each row of pixels, averaged: how the published column was computed",
 }
+# The same in a few words, below the heads of the columns.
+SHORT = {
+    "POS": "most salient removed first", "NEG": "least salient removed first",
+    "DEL": "probability, most salient removed", "INS": "probability, least salient removed",
+    "ADP": "drop under the mask", "PIC": "images that rise under it",
+    "ADP_minmax": "drop, maps scaled", "PIC_minmax": "rises, maps scaled",
+    "mask_area": "share that is kept", "gini": "sparseness", "maps tried": "to choose this one",
+    "RISE_deletion": "probability, pixels removed", "RISE_insertion": "probability, pixels inserted",
+    "AIC": "top class by information", "SIC": "probability by information",
+    "PA": "pixels right", "mAP": "average precision", "mIoU": "overlap, object and ground",
+    "mF1": "F1 of the object", "mAP_released": "as published", "mF1_released": "as published",
+}  # fmt: skip
 VOID_SUFFIX = "_void_ignored"
 
 

@@ -5,11 +5,12 @@ Text and axes take the page's own colour, so that they are readable in light and
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import matplotlib
 import numpy as np
+from markupsafe import escape
 from matplotlib.figure import Figure
 
 from ltx.main.common.figures import axis_title
@@ -21,7 +22,7 @@ _REFERENCE, _POINTS = "#e4572e", "#3b82c4"
 _DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)))
 _PANEL_INCHES = 3.1
 # Names the line of each row, so that the page can show one of them alone.
-_LINE = "line-of-row-"
+_LINE, _CLOUD = "line-of-row-", "cloud-of-points"
 
 
 def line_styles(rows: Sequence[Row], reference: str) -> dict[str, dict]:
@@ -63,8 +64,17 @@ def curve_panels(
     return panels
 
 
-def scatter_panels(comparison: Comparison, reference: Row, rival: Row) -> list[tuple[str, str]]:
-    """A panel per metric that ranks and has values of single images: (metric, SVG), a point per image."""
+def scatter_panels(
+    comparison: Comparison, reference: Row, rival: Row, key: Callable[[int], str]
+) -> list[tuple[str, str]]:
+    """A panel per metric that ranks and has values of single images: (metric, SVG), a point per image.
+
+    Args:
+        comparison: the images.
+        reference: upwards.
+        rival: to the right.
+        key: of the view that an image's point opens; nothing where there is none.
+    """
     panels = []
     for name, higher in comparison.better.items():
         if higher is None or name not in reference.measures or name not in rival.measures:
@@ -77,14 +87,15 @@ def scatter_panels(comparison: Comparison, reference: Row, rival: Row) -> list[t
         low, high = min(x[counted].min(), y[counted].min()), max(x[counted].max(), y[counted].max())
         edge = 0.03 * (high - low)
         axis.plot([low, high], [low, high], color=_TEXT, linewidth=0.8, alpha=0.5)
-        axis.scatter(x[counted], y[counted], s=14, color=_POINTS, alpha=0.55, linewidths=0)
+        axis.scatter(x[counted], y[counted], s=14, color=_POINTS, alpha=0.55, linewidths=0, gid=_CLOUD)
         axis.set_xlim(low - edge, high + edge)
         axis.set_ylim(low - edge, high + edge)
         axis.set_aspect("equal")
         wins = int(((y > x) if higher else (y < x))[counted].sum())
         losses = int(((y < x) if higher else (y > x))[counted].sum())
         axis.set_title(f"better on {wins}, worse on {losses} of {counted.sum()}", fontsize=8, color=_TEXT)
-        panels.append((name, _svg(figure, f"scatter-{name}")))
+        points = [(comparison.images[i], key(i)) for i in np.flatnonzero(counted).tolist()]
+        panels.append((name, _svg(figure, f"scatter-{name}", points)))
     return panels
 
 
@@ -103,8 +114,14 @@ def _panel():
     return figure, axis
 
 
-def _svg(figure: Figure, name: str) -> str:
-    """The figure as an SVG element whose ids no other figure of the page has."""
+def _svg(figure: Figure, name: str, points: Sequence[tuple[str, str]] = ()) -> str:
+    """The figure as an SVG element whose ids no other figure of the page has.
+
+    Args:
+        figure: with ids of lines and of the cloud of points.
+        name: of the figure.
+        points: name and key of the view of each point of the cloud.
+    """
     buffer = io.StringIO()
     settings: Any = {"svg.fonttype": "none", "svg.hashsalt": name, "text.parse_math": False}
     with matplotlib.rc_context(settings):
@@ -115,6 +132,24 @@ def _svg(figure: Figure, name: str) -> str:
     svg = svg[svg.index("<svg") :].replace(_TEXT, "currentColor")
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(rf'<g id="{_LINE}(\d+)">', r'<g class="line" data-row="\1">', svg)
-    svg = re.sub(r'<g id="[^"]*">', "<g>", svg)
+    svg = re.sub(r'<g id="[^"]*">', "<g>", _with_keys(svg, points) if points else svg)
     svg = re.sub(r"<svg ", '<svg role="img" ', svg, count=1)
     return re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", svg)
+
+
+def _with_keys(svg: str, points: Sequence[tuple[str, str]]) -> str:
+    """The SVG with points that can be pressed, or reached by the keyboard, where they have a view."""
+    before, mark, rest = svg.partition(f'<g id="{_CLOUD}">')
+    cloud, end, after = rest.partition("</g>")
+    if cloud.count("<use ") != len(points):  # matplotlib draws very few points in another way
+        return svg
+    named = iter(points)
+
+    def link(_: re.Match) -> str:
+        name, key = next(named)
+        if not key:
+            return "<use "
+        words = f'aria-label="{escape(name)}"'
+        return f'<use class="point" role="button" tabindex="0" {words} data-view="{escape(key)}" '
+
+    return before + mark + re.sub("<use ", link, cloud) + end + after

@@ -3,7 +3,7 @@
 import base64
 import io
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,18 +17,19 @@ from ltx.datasets.base import BadImageError, ImageSet
 from ltx.datasets.build import rebuild
 from ltx.datasets.classes import names_of_classes, short_name
 from ltx.datasets.pictures import is_within
-from ltx.main.common.figures import overlay
+from ltx.main.common.drawing import Style, masked_image, overlay
+from ltx.main.common.figures import to_image
 from ltx.main.report_page.options import ReportOptions
 from ltx.main.report_page.rows import Comparison, Row
 from ltx.main.report_page.statistics import Statistics
 from ltx.main.report_page.tables import number
 from ltx.main.runs.explainee_input import size_of_run
 from ltx.main.runs.mask_files import read_map
-from ltx.models.masking import min_max
+from ltx.models.masking import min_max, upsample
 
 log = logging.getLogger(__name__)
 
-_LONGEST, _SHEET_WIDTH = 224, 760
+_LONGEST, _LONGEST_MAP, _SHEET_WIDTH = 224, 64, 760
 _QUALITY = 74
 _IMAGENET_CLASSES = 1000
 
@@ -41,11 +42,13 @@ class Picture:
         source: data URI.
         alt: its description.
         caption: line below it.
+        view: key of the image's `View`, which a press opens; nothing where there is none.
     """
 
     source: str
     alt: str
     caption: str = ""
+    view: str = ""
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,21 @@ class GalleryRow:
 
     title: str
     pictures: Sequence[Picture]
+
+
+@dataclass(frozen=True)
+class View:
+    """One image with the maps of all rows, from which the page draws overlays and masked images.
+
+    Attributes:
+        title: words about the image.
+        image: data URI.
+        maps: of each row, its title, a data URI of the map in grey and the caption.
+    """
+
+    title: str
+    image: str
+    maps: Sequence[tuple[str, str, str]]
 
 
 @dataclass(frozen=True)
@@ -71,6 +89,9 @@ class GalleryMaker:
         comparison: rows and images.
         statistics: the reference comes first.
         options: `images_path`.
+
+    Attributes:
+        opened: positions of the images that have a view.
     """
 
     def __init__(self, comparison: Comparison, statistics: Statistics, options: ReportOptions):
@@ -80,43 +101,84 @@ class GalleryMaker:
         self.rows = [reference, *others]
         self.images = _image_set(reference, options)
         self.places = {} if self.images is None else {name: i for i, name in enumerate(self.images.names)}
+        self.opened: set[int] = set()
 
-    def gallery(self, chosen: Sequence[int], metric: str | None, note: Callable[[int], str]) -> Gallery:
+    def gallery(self, chosen: Sequence[int], metric: str | None) -> Gallery:
         """Return a gallery of some images of the comparison.
 
         Args:
             chosen: their positions.
             metric: its value is the caption of each map.
-            note: further words beside an image.
         """
-        rows = [self._row(i, metric, note(i)) for i in chosen]
-        return Gallery(["image", *[row.label for row in self.rows]], rows)
+        rows = [self._row(i, metric) for i in chosen]
+        return Gallery(["image", *[row.title for row in self.rows]], rows)
 
-    def _row(self, i: int, metric: str | None, note: str) -> GalleryRow:
-        name = self.comparison.images[i]
-        height, width = self.rows[0].run.record.input_size
-        size = (height, width)
-        pixels = None
-        if name in self.places:
-            try:
-                pixels = self.images[self.places[name]]["image"]
-            except BadImageError as error:
-                log.warning("the galleries show a map without its image: %s", error)
-        pictures = [] if pixels is None else [_picture(pixels.permute(1, 2, 0).numpy(), f"image {name}")]
-        for row in self.rows:
-            saliency = min_max(read_map(row.run.folder, int(row.positions[i]), row.variant, size)[None])[0]
-            ground = torch.full((3, *saliency.shape), 0.5) if pixels is None else pixels
-            caption = ""
-            if metric in row.measures:
-                value = float(row.measures[metric].per_image[i])
-                caption = number(value if np.isfinite(value) else None)
-            pictures.append(
-                _picture(overlay(ground, saliency), f"map of {row.label} for image {name}", caption)
-            )
+    def typical(self, i: int) -> GalleryRow:
+        """Return an image, its map by the reference and what this keeps."""
+        pixels, saliency, name = self._pixels(i), self._map(self.rows[0], i), self.rows[0].title
         if pixels is None:
-            pictures.insert(0, Picture("", "the image is no longer there"))
-        words = [f"image {name}" if name.isdecimal() else name, self._class_name(i), note]
-        return GalleryRow(" · ".join(word for word in words if word), pictures)
+            return GalleryRow("", [])
+        times = max(1, _LONGEST // max(saliency.shape))  # a contour over few pixels hides them
+        size = (times * saliency.shape[0], times * saliency.shape[1])
+        pixels, saliency = upsample(pixels, size), upsample(saliency, size)
+        pictures = [
+            _picture(pixels.permute(1, 2, 0), f"image {self.comparison.images[i]}", "image"),
+            _picture(overlay(pixels, saliency), f"map of {name}", name),
+            _picture(masked_image(pixels, saliency), f"what {name} keeps", "what it keeps"),
+        ]
+        return GalleryRow(self._words(i), pictures)
+
+    def view(self, i: int, metric: str | None) -> View | None:
+        """Return an image with all maps; None if the image is no longer there."""
+        pixels = self._pixels(i)
+        if pixels is None:
+            return None
+        maps = []
+        for row in self.rows:
+            grey = Image.fromarray((self._map(row, i).numpy() * 255).round().astype(np.uint8))
+            grey.thumbnail((_LONGEST_MAP, _LONGEST_MAP), Image.Resampling.BILINEAR)
+            maps.append((row.title, _data_uri(grey), _value(row, metric, i)))
+        return View(self._words(i), _picture(pixels.permute(1, 2, 0), "").source, maps)
+
+    def key(self, i: int) -> str:
+        """Key of an image's view on the page."""
+        return f"{self.comparison.protocol}-{i}" if i in self.opened else ""
+
+    def _row(self, i: int, metric: str | None) -> GalleryRow:
+        name, pixels = self.comparison.images[i], self._pixels(i)
+        pictures = [Picture("", "the image is no longer there")]
+        if pixels is not None:
+            pictures = [_picture(pixels.permute(1, 2, 0), f"image {name}", view=self.key(i))]
+        for row in self.rows:
+            saliency = self._map(row, i)
+            ground = torch.full((3, *saliency.shape), 0.5) if pixels is None else pixels
+            alt = f"map of {row.title} for image {name}"
+            style = Style(contour=max(saliency.shape) >= _LONGEST // 2)
+            pictures.append(
+                _picture(overlay(ground, saliency, style), alt, _value(row, metric, i), self.key(i))
+            )
+        return GalleryRow(self._words(i), pictures)
+
+    def _pixels(self, i: int) -> Tensor | None:
+        """Return an image (3, H, W), or None (with a warning) if it cannot be read."""
+        name = self.comparison.images[i]
+        if self.images is None or name not in self.places:
+            return None
+        try:
+            return self.images[self.places[name]]["image"]
+        except BadImageError as error:
+            log.warning("the galleries show a map without its image: %s", error)
+            return None
+
+    def _map(self, row: Row, i: int) -> Tensor:
+        """Return a row's map (H, W) of an image, scaled to its own range."""
+        height, width = self.rows[0].run.record.input_size
+        return min_max(read_map(row.run.folder, int(row.positions[i]), row.variant, (height, width))[None])[0]
+
+    def _words(self, i: int) -> str:
+        name = self.comparison.images[i]
+        words = [f"image {name}" if name.isdecimal() else name, self._class_name(i)]
+        return " · ".join(word for word in words if word)
 
     def _class_name(self, i: int) -> str:
         label = int(self.comparison.classes[i])
@@ -185,14 +247,22 @@ def sheets(comparison: Comparison) -> list[Picture]:
             log.warning("cannot read %s: %s", path, error)
             continue
         pixels.thumbnail((_SHEET_WIDTH, 10 * _SHEET_WIDTH))
-        found.append(Picture(_data_uri(pixels), f"segmentation sheet of {row.label}", row.label))
+        found.append(Picture(_data_uri(pixels), f"segmentation sheet of {row.title}", row.title))
     return found
 
 
-def _picture(pixels: np.ndarray | Tensor, alt: str, caption: str = "") -> Picture:
-    image = Image.fromarray((np.asarray(pixels).clip(0, 1) * 255).round().astype(np.uint8))
+def _value(row: Row, metric: str | None, i: int) -> str:
+    """Return a row's figure on an image as text; nothing where it has none."""
+    if metric not in row.measures:
+        return ""
+    value = float(row.measures[metric].per_image[i])
+    return number(value if np.isfinite(value) else None)
+
+
+def _picture(pixels: np.ndarray | Tensor, alt: str, caption: str = "", view: str = "") -> Picture:
+    image = to_image(np.asarray(pixels))
     image.thumbnail((_LONGEST, _LONGEST))
-    return Picture(_data_uri(image), alt, caption)
+    return Picture(_data_uri(image), alt, caption, view)
 
 
 def _data_uri(image: Image.Image) -> str:

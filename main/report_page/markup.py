@@ -27,12 +27,12 @@ def markdown(title: str, intro: Sequence[str], tables: Sequence[Table]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def latex(tables: Sequence[Table]) -> str:
+def latex(tables: Sequence[Table], intervals: bool = True) -> str:
     """LaTeX tables, for `\\usepackage{booktabs,amssymb,graphicx}`."""
     parts = ["% Needs \\usepackage{booktabs,amssymb,graphicx}"]
     for table in tables:
         head = " & ".join(_tex(_heading(column)) for column in table.columns)
-        rows = [" & ".join(map(_tex_cell, row)) + r" \\" for row in table.rows]
+        rows = [" & ".join(_tex_cell(cell, intervals) for cell in row) + r" \\" for row in table.rows]
         parts.append(
             "\n".join(
                 [
@@ -59,10 +59,10 @@ def _heading(column: Column) -> str:
     return f"{column.name} {column.arrow}".strip()
 
 
-def _further(cell: Cell) -> list[str]:
+def _further(cell: Cell, intervals: bool = True) -> list[str]:
     """What stands behind a cell's text: its interval and its mark."""
     mark = MARKS.get(cell.mark)
-    return [part for part in (cell.small and f"({cell.small})", mark) if part]
+    return [part for part in (intervals and cell.small and f"({cell.small})", mark) if part]
 
 
 def _md_cell(cell: Cell) -> str:
@@ -80,13 +80,13 @@ def _md(text: str) -> str:
     return re.sub(r"([\\`*_\[\]|#])", r"\\\1", text)
 
 
-def _tex_cell(cell: Cell) -> str:
+def _tex_cell(cell: Cell, intervals: bool) -> str:
     text = _tex(cell.text)
     if cell.emphasis == "best":
         text = rf"\textbf{{{text}}}"
     elif cell.emphasis == "best-single":
         text = rf"\underline{{{text}}}"
-    further = " ".join(map(_tex, _further(cell)))
+    further = " ".join(map(_tex, _further(cell, intervals)))
     return rf"{text} {{\scriptsize {further}}}" if further else text
 
 

@@ -34,9 +34,13 @@ class ReportOptions:
     )
     common_images: bool = option(False, "compare runs over different images on those that all have")
     exclude_manifest: Path | None = option(None, "leave out the images of this CSV")
+    latex_intervals: bool = option(True, "intervals in the LaTeX tables", group="options")
     resamples: int = option(2000, "number of bootstrap resamples", group="bootstrap", metavar="N")
     seed: int = option(42, "seed of the resamples", group="bootstrap")
     gallery_images: int = option(
         8, "images in the gallery, and on each side of the largest differences", group="pictures", metavar="N"
+    )
+    opened_images: int = option(
+        48, "images that a press opens with all their maps and masked images", group="pictures", metavar="N"
     )
     images_path: Path | None = option(None, "folder of the images (default: the runs')", group="pictures")

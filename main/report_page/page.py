@@ -1,11 +1,14 @@
 """The page itself: one file with its style, script, tables, figures and pictures inside."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from ltx.main.common.drawing import PLAIN
 from ltx.main.report_page.definitions import definition
 from ltx.main.report_page.provenance import Provenance
 from ltx.main.report_page.sections import Section
@@ -37,6 +40,9 @@ def render(title: str, sections: Sequence[Section], runs: Sequence[Provenance], 
     return environment.get_template("page.html").render(
         title=title, sections=sections, runs=runs, marks=MARKS,
         style=inline["page.css"], script=inline["page.js"],
+        colours=(255 * PLAIN.colours(np.linspace(0, 1, 256))).round().astype(int).ravel().tolist(),
+        alpha=PLAIN.alpha,
+        views={key: asdict(view) for section in sections for key, view in section.views.items()},
         metrics=[name for name in metrics if definition(name)],
         beside=[output.with_suffix(suffix).name for suffix in (".md", ".tex")],
     )  # fmt: skip

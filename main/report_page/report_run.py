@@ -41,7 +41,7 @@ def make_report(options: ReportOptions) -> dict[str, dict[str, float]]:
             title, sections, [provenance_of(run, results[run.name]) for run in runs], options.output
         ),
         options.output.with_suffix(".md"): markdown(title, lead, tables),
-        options.output.with_suffix(".tex"): latex(tables),
+        options.output.with_suffix(".tex"): latex(tables, options.latex_intervals),
     }
     for path, text in made.items():
         _write(path, text)
@@ -58,7 +58,7 @@ def _check(options: ReportOptions) -> None:
         raise UserError(f"--output {options.output}: wanted the name of a page, ending in .html")
     if options.output.is_dir():
         raise UserError(f"--output {options.output} is a folder")
-    for name, least in (("resamples", 100), ("gallery_images", 1)):
+    for name, least in (("resamples", 100), ("gallery_images", 1), ("opened_images", 0)):
         if getattr(options, name) < least:
             raise UserError(f"--{name.replace('_', '-')} must be at least {least}")
 

@@ -7,13 +7,23 @@ from pathlib import Path
 
 import numpy as np
 
-from ltx.config import UserError
+from ltx.config import RELEASED, UserError
 from ltx.main.report_page.collect import Run
 from ltx.main.report_page.measures import Measure
 from ltx.main.runs.mask_job import RANDOMISED
 
 # What an LTX run stores, in the order of its making.
 _LTX_ORDER = ("pltx", "last", "best_loss", "best_pos", "best_neg")
+_STEPS = {"last": "last", "best_loss": "lowest loss", "best_pos": "lowest POS", "best_neg": "highest NEG"}
+_RECIPES = {"ordered": "ours, ", RELEASED: "released, "}
+_TITLES = {
+    "pltx": "pLTX", "oracle": "true object mask", "random": "random map", "smoothgrad": "SmoothGrad",
+    "centre_gaussian": "Gaussian in the middle", "grad_cam": "Grad-CAM", "grad_cam_plus_plus": "Grad-CAM++",
+    "layer_cam": "LayerCAM", "ablation_cam": "Ablation-CAM", "full_grad": "FullGrad", "rise": "RISE",
+    "legrad": "LeGrad", "input_gradient": "input gradient", "integrated_gradients": "integrated gradients",
+    "raw_attention": "raw attention", "attention_rollout": "attention rollout",
+    "generic_attention": "generic attention", "transformer_attribution": "transformer attribution",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -37,6 +47,20 @@ class Row:
     candidates: int
     measures: dict[str, Measure]
     folder: Path
+
+    @property
+    def title(self) -> str:
+        """The row's name for people; a run's own name stays as the command line gave it."""
+        variant = self.variant.removesuffix(RANDOMISED)
+        if variant in _STEPS:
+            options = self.run.record.options
+            n = options.get("n_epochs_to_optimize_stage_b")
+            recipe = _RECIPES.get(str(options.get("recipe")), "")
+            name = f"LTX ({recipe}{_STEPS[variant]} of {n} steps)" if n else f"LTX ({_STEPS[variant]})"
+        else:
+            name = _TITLES.get(variant, variant)
+        titles = {self.variant: name, f"{self.run.name}/{self.variant}": f"{self.run.name}: {name}"}
+        return titles.get(self.label, self.run.name) + (", random weights" if self.randomised else "")
 
     @property
     def randomised(self) -> bool:

@@ -1,16 +1,28 @@
 """The page's sections: one comparison each, with its tables, figures and pictures."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from ltx.config import UserError
 from ltx.main.report_page.collect import PERTURBATION
 from ltx.main.report_page.figures import curve_panels, line_styles, scatter_panels
-from ltx.main.report_page.galleries import Gallery, GalleryMaker, Picture, most_different, sheets, spread
+from ltx.main.report_page.galleries import (
+    Gallery,
+    GalleryMaker,
+    GalleryRow,
+    Picture,
+    View,
+    most_different,
+    sheets,
+    spread,
+)
 from ltx.main.report_page.options import ReportOptions
 from ltx.main.report_page.rows import Comparison, Row, find_row, reference_of
-from ltx.main.report_page.statistics import Statistics, analyse
-from ltx.main.report_page.tables import Table, difference_table, sanity_table, score_table
+from ltx.main.report_page.statistics import AHEAD, BEHIND, Statistics, analyse
+from ltx.main.report_page.tables import Table, sanity_table, score_table
 
 _FEW_IMAGES = 30
 # Default metrics of the pictures: fine-grained ones first, POS moves in steps of 5.
@@ -29,7 +41,10 @@ class Section:
         tables: scores, differences, ...
         legend: line of each row in the curves, (label, style).
         curves, scatter: (metric, SVG).
-        reference, rival: labels of the rows that the scatter compares.
+        reference, rival: titles of the rows that the scatter compares.
+        verdict: sentences on how the reference does.
+        typical: an image of middling difficulty under the reference's map, and its words.
+        views: images that a press opens, by key.
         gallery: the same images, all rows.
         different: title and gallery of the images that differ most.
         differ_by: the metric that chose them.
@@ -49,6 +64,9 @@ class Section:
     different: list[tuple[str, Gallery]] = field(default_factory=list)
     differ_by: str = ""
     sheets: list[Picture] = field(default_factory=list)
+    verdict: str = ""
+    typical: GalleryRow | None = None
+    views: dict[str, View] = field(default_factory=dict)
 
 
 def make_section(
@@ -72,15 +90,23 @@ def make_section(
     statistics = analyse(main, reference, options.resamples, options.seed)
     title = _TITLES[protocol]
     tables = [score_table(protocol, f"{title}: {_setting(main)}", main, statistics)]
-    if len(main.rows) > 1:
-        tables.append(difference_table(f"{protocol}-differences", main, statistics))
     sanity = sanity_table(main, statistics)
     tables += [sanity] if sanity else []
     tables += [_other_fill(other, options) for other in comparisons[1:]]
     section = Section(protocol, title, _lead(main, statistics), [table for table in tables if table.rows])
-    _add_figures(section, main, statistics, options)
+    section.verdict = _verdict(main, statistics)
+    rows = [row for row in main.rows if not row.randomised]
+    styles = line_styles(rows, statistics.reference)
+    section.legend = [(row.title, styles[row.label]) for row in rows]
+    section.curves = curve_panels(main, statistics, styles)
+    rival, metric, maker = _rival(main, statistics, options), _metric(main, options), None
     if galleries:
-        _add_galleries(section, main, statistics, options)
+        maker = GalleryMaker(main, statistics, options)
+        _add_galleries(section, maker, rival, metric, options)
+    if rival is not None:
+        section.reference, section.rival = reference.title, rival.title
+        key = maker.key if maker else lambda _: ""
+        section.scatter = scatter_panels(main, reference, rival, key)
     if protocol != PERTURBATION:
         section.sheets = sheets(main)
     means = {
@@ -122,18 +148,26 @@ def _lead(comparison: Comparison, statistics: Statistics) -> list[str]:
     return lead
 
 
-def _add_figures(
-    section: Section, comparison: Comparison, statistics: Statistics, options: ReportOptions
-) -> None:
-    rows = [row for row in comparison.rows if not row.randomised]
-    styles = line_styles(rows, statistics.reference)
-    section.legend = list(styles.items())
-    section.curves = curve_panels(comparison, statistics, styles)
-    rival = _rival(comparison, statistics, options)
-    section.reference = statistics.reference
-    if rival is not None:
-        section.rival = rival.label
-        section.scatter = scatter_panels(comparison, comparison.row(statistics.reference), rival)
+def _verdict(comparison: Comparison, statistics: Statistics) -> str:
+    """Sentences on how the reference does among the methods; nothing where nothing ranks or it is alone."""
+    reference = comparison.row(statistics.reference)
+    others = [row for row in comparison.rows if not (row is reference or row.randomised or row.oracle)]
+    wins = []
+    for name in (name for name, higher in comparison.better.items() if higher is not None):
+        found = [statistics.differences[row.label][name] for row in others
+                 if name in statistics.differences[row.label]]  # fmt: skip
+        if found:
+            wins.append((name, all(one.value >= 0 for one in found), [one.verdict for one in found]))
+    if not wins:
+        return ""
+    best = [name for name, is_best, _ in wins if is_best]
+    counts = Counter(verdict for _, _, verdicts in wins for verdict in verdicts)
+    named = f" ({', '.join(best)})" if best else ""
+    return (
+        f"{reference.title} has the best figure of {len(others) + 1} methods in {len(best)} of {len(wins)} "
+        f"columns{named}. Compared image by image, it is clearly better in {counts[AHEAD]} of "
+        f"{counts.total()} figures of theirs and clearly worse in {counts[BEHIND]} (95% intervals)."
+    )
 
 
 def _rival(comparison: Comparison, statistics: Statistics, options: ReportOptions) -> Row | None:
@@ -146,24 +180,32 @@ def _rival(comparison: Comparison, statistics: Statistics, options: ReportOption
 
 
 def _add_galleries(
-    section: Section, comparison: Comparison, statistics: Statistics, options: ReportOptions
+    section: Section, maker: GalleryMaker, rival: Row | None, metric: str | None, options: ReportOptions
 ) -> None:
-    maker, metric = GalleryMaker(comparison, statistics, options), _metric(comparison, options)
-    chosen = spread(len(comparison.images), options.gallery_images)
-    section.gallery = maker.gallery(chosen, metric, lambda i: "")
-    section.differ_by = metric or ""
-    if metric is None or not section.rival:
-        return
-    both = [comparison.row(label) for label in (section.reference, section.rival)]
-    if any(metric not in row.measures for row in both):
-        return
-    own, other = (row.measures[metric].per_image for row in both)
-    sides = most_different(own, other, comparison.better[metric], options.gallery_images)
-    for (ahead, behind), chosen in ((both, sides[0]), (both[::-1], sides[1])):
-        if chosen:
-            section.different.append(
-                (f"{ahead.label} better than {behind.label}", maker.gallery(chosen, metric, lambda i: ""))
-            )
+    comparison, reference, n = maker.comparison, maker.rows[0], len(maker.comparison.images)
+    chosen, sides = spread(n, options.gallery_images), []
+    if rival is not None and metric is not None and all(metric in row.measures for row in (reference, rival)):
+        own, other = (row.measures[metric].per_image for row in (reference, rival))
+        ahead, behind = most_different(own, other, comparison.better[metric], options.gallery_images)
+        sides = [(reference, rival, ahead), (rival, reference, behind)]
+    wanted = [*chosen, *(i for _, _, some in sides for i in some), *spread(n, options.opened_images)]
+    views = {i: maker.view(i, metric) for i in list(dict.fromkeys(wanted))[: options.opened_images]}
+    maker.opened = {i for i, view in views.items() if view is not None}
+    section.views = {maker.key(i): view for i, view in views.items() if view is not None}
+    section.gallery, section.differ_by = maker.gallery(chosen, metric), metric or ""
+    section.typical = maker.typical(_middling(reference, metric))
+    section.different = [
+        (f"{one.title} better than {other.title}", maker.gallery(some, metric))
+        for one, other, some in sides
+        if some
+    ]
+
+
+def _middling(row: Row, metric: str | None) -> int:
+    """Return the image on which a row's figure is the median one; the first where there is no figure."""
+    values = row.measures[metric].per_image if metric in row.measures else np.zeros(1)
+    order = np.argsort(values, kind="stable")[: np.isfinite(values).sum()]
+    return int(order[(len(order) - 1) // 2]) if len(order) else 0
 
 
 def _metric(comparison: Comparison, options: ReportOptions) -> str | None:

@@ -5,13 +5,14 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ltx.main.report_page.definitions import definition
+from ltx.main.report_page.definitions import SHORT, VOID_SUFFIX, definition
 from ltx.main.report_page.rows import Comparison, Row, true_row
-from ltx.main.report_page.statistics import AHEAD, BEHIND, SAME, Statistics
+from ltx.main.report_page.statistics import AHEAD, BEHIND, SAME, Difference, Statistics
 from ltx.main.runs.tables import arrow
 
 NOTHING = "–"
 MARKS = {AHEAD: "▲", SAME: "·", BEHIND: "▼"}
+_OF_THE_OTHER = {AHEAD: BEHIND, SAME: SAME, BEHIND: AHEAD}
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Cell:
         small: smaller text below the content, an interval.
         emphasis: `best` of its column, `best-single` of the rows with one map tried, or nothing.
         mark: `ahead`, `level`, `behind`, `reference` or nothing.
+        note: further words, shown on demand.
     """
 
     text: str
@@ -31,15 +33,17 @@ class Cell:
     small: str = ""
     emphasis: str = ""
     mark: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True)
 class Column:
-    """Heading of a column: its name, the better direction and an explanation."""
+    """Heading of a column: its name, the better direction, an explanation and the same in a few words."""
 
     name: str
     arrow: str = ""
     note: str = ""
+    short: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,13 +69,16 @@ def signed(value: float) -> str:
 
 
 def _columns(better: dict[str, bool | None]) -> list[Column]:
-    return [Column(name, arrow(higher), definition(name)) for name, higher in better.items()]
+    return [
+        Column(name, arrow(higher), definition(name), SHORT.get(name.removesuffix(VOID_SUFFIX), ""))
+        for name, higher in better.items()
+    ]
 
 
 def score_table(
     key: str, title: str, comparison: Comparison, statistics: Statistics, rows: Sequence[Row] | None = None
 ) -> Table:
-    """Return all rows by all metrics, the best in bold, with intervals and the number of maps tried."""
+    """Return all rows by all metrics: best in bold, intervals, marks against the reference, maps tried."""
     rows = [row for row in comparison.rows if not row.randomised] if rows is None else rows
     ranked = [row for row in rows if not row.oracle and not row.randomised]
     best = _best(ranked, comparison, statistics)
@@ -80,7 +87,8 @@ def score_table(
     for row in rows:
         cells = [_label(row, statistics), Cell(str(row.candidates), row.candidates)]
         for name in comparison.better:
-            cell = _score(statistics, row, name)
+            difference = statistics.differences.get(row.label, {}).get(name)
+            cell = _marked(_score(statistics, row, name), difference, comparison.row(statistics.reference))
             eligible = row in ranked
             if eligible and cell.text == best.get(name):
                 cell = replace(cell, emphasis="best")
@@ -90,13 +98,25 @@ def score_table(
         made.append(cells)
     head = [
         Column("method"),
-        Column("maps tried", "", "number of maps of each image that this one was chosen from"),
-    ]
-    return Table(key, title, head + _columns(comparison.better), made, _notes(comparison, rows))
+        Column("maps tried", "", "number of maps of each image that this one was chosen from",
+               SHORT["maps tried"]),
+    ]  # fmt: skip
+    notes = _notes(comparison, rows, statistics)
+    return Table(key, title, head + _columns(comparison.better), made, notes)
 
 
 def _label(row: Row, statistics: Statistics) -> Cell:
-    return Cell(row.label, mark="reference" if row.label == statistics.reference else "")
+    return Cell(row.title, mark="reference" if row.label == statistics.reference else "", note=row.label)
+
+
+def _marked(cell: Cell, difference: Difference | None, reference: Row) -> Cell:
+    """Return a cell with the reference's advantage, marked by its paired interval."""
+    if difference is None:
+        return cell
+    note = f"advantage of {reference.title}: {signed(difference.value)}"
+    if difference.low is not None and difference.high is not None:
+        note += f", paired 95% interval {signed(difference.low)} to {signed(difference.high)}"
+    return replace(cell, mark=_OF_THE_OTHER[difference.verdict], note=note)
 
 
 def _score(statistics: Statistics, row: Row, name: str) -> Cell:
@@ -119,49 +139,27 @@ def _best(rows: Sequence[Row], comparison: Comparison, statistics: Statistics) -
     return found
 
 
-def _notes(comparison: Comparison, rows: Sequence[Row]) -> list[str]:
+def _notes(comparison: Comparison, rows: Sequence[Row], statistics: Statistics) -> list[str]:
     notes = []
+    if len(rows) > 1:
+        reference = comparison.row(statistics.reference).title
+        notes.append(
+            f"▲ better and ▼ worse than {reference}: the 95% interval of the difference, paired by image, "
+            "excludes zero; · level: it does not. With many comparisons, one in twenty of the truly level "
+            "ones is marked by chance."
+        )
     if any(row.candidates > 1 for row in rows):
         notes.append(
             "Rows with more than one map tried chose theirs among several of the same image: the best of all "
-            "rows is bold, the best of those with a single map underlined where it is another. best_pos "
-            "chose by POS itself, which is then reported; best_loss by the training loss."
+            "rows is bold, the best of those with a single map underlined where it is another. The lowest "
+            "POS chose by POS itself, which is then reported; the lowest loss by the training loss."
         )
     if any(row.oracle for row in rows):
-        notes.append("oracle is the true object mask, no method; it is never bold.")
-    stopped = [row.label for row in rows if row.run.record.early_stop]
+        notes.append("The true object mask is no method; it is never bold.")
+    stopped = [row.title for row in rows if row.run.record.early_stop]
     if stopped:
         notes.append(f"Stopped early, as released: {', '.join(stopped)}.")
     return notes
-
-
-def difference_table(key: str, comparison: Comparison, statistics: Statistics) -> Table:
-    """Return how much better the reference is than every other row, with intervals."""
-    better = {name: higher for name, higher in comparison.better.items() if higher is not None}
-    made = []
-    for row in comparison.rows:
-        if row.label == statistics.reference or row.randomised:
-            continue
-        cells = [Cell(row.label)]
-        for name in better:
-            difference = statistics.differences[row.label].get(name)
-            if difference is None:
-                cells.append(Cell(NOTHING))
-                continue
-            small = "" if difference.low is None else f"{signed(difference.low)} to {signed(difference.high)}"
-            cells.append(Cell(signed(difference.value), difference.value, small, mark=difference.verdict))
-        made.append(cells)
-    return Table(
-        key,
-        f"How much better {statistics.reference} is than each other row",
-        [Column(f"{statistics.reference} against"), *_columns(better)],
-        made,
-        [
-            "Positive: the reference is better, whichever direction the metric has. ▲ ahead and ▼ behind: "
-            "the paired 95% interval excludes zero; · level: it does not. With many comparisons, one in "
-            "twenty of the truly level ones is marked by chance."
-        ],
-    )
 
 
 def sanity_table(comparison: Comparison, statistics: Statistics) -> Table | None:
@@ -173,19 +171,22 @@ def sanity_table(comparison: Comparison, statistics: Statistics) -> Table | None
         true = true_row(comparison, row)
         differences = {} if true is None else statistics.losses[row.label]
         if true is not None:
-            made.append([Cell(true.label)] + [_score(statistics, true, name) for name in comparison.better])
-            unchanged += [row.label] if _equal(true, row) else []
+            made.append(
+                [Cell(true.title, note=true.label)]
+                + [_score(statistics, true, name) for name in comparison.better]
+            )
+            unchanged += [row.title] if _equal(true, row) else []
         cells = [(name, _score(statistics, row, name)) for name in comparison.better]
         made.append(
-            [Cell(row.label)]
-            + [replace(c, mark=differences[name].verdict) if name in differences else c for name, c in cells]
+            [_label(row, statistics)]
+            + [_marked(c, differences[name], true) if name in differences else c for name, c in cells]
         )
     if not made:
         return None
     notes = [
         "A map that depends on the model must lose its score when the model's weights are drawn anew "
-        "(Adebayo et al. 2018); the true model scores both. ▲: the maps of the true model are ahead by their "
-        "paired 95% interval, ▼: behind, ·: level."
+        "(Adebayo et al. 2018); the true model scores both. ▼: they are worse than the true model's by the "
+        "paired 95% interval, ▲: better, ·: level."
     ]
     if unchanged:
         notes.append(

@@ -14,7 +14,8 @@ from ltx.datasets.build import rebuild
 from ltx.datasets.digits import MIXED, DigitsOnPhotos
 from ltx.datasets.manifest import draw_per_class, draw_total, from_manifest
 from ltx.main.common.devices import speed_up
-from ltx.main.common.figures import CELL_TITLES, cells, write_sheet
+from ltx.main.common.drawing import CELL_TITLES, cells
+from ltx.main.common.figures import write_sheet
 from ltx.main.common.launch import World
 from ltx.main.common.recipes import RECIPE
 from ltx.main.runs.build_images import needs_labels, open_image_set

@@ -25,7 +25,7 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as TF
 
 from ltx.datasets.classes import names_of_classes, short_name
-from ltx.main.common.figures import cells
+from ltx.main.common.drawing import cells
 from ltx.main.runs.mask_files import MaskUnit, read_unit, unit_files
 
 FROM_SKIMAGE = (
@@ -103,7 +103,7 @@ def draw(folder: Path, units: dict[str, MaskUnit], names: list[str]) -> None:
         for axis, cell, caption in zip(
             axes[row, start : start + 3], (image, saliency, masked), captions, strict=True
         ):
-            axis.imshow(cell.clip(0, 1), cmap="jet", vmin=0, vmax=1)
+            axis.imshow(cell.clip(0, 1))
             axis.set_xlabel(caption, fontsize=10)
             axis.set_xticks([])
             axis.set_yticks([])

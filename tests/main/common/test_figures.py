@@ -1,28 +1,12 @@
-"""Pictures: overlays and masked images by hand, files that are pictures."""
+"""Files of pictures."""
 
-import matplotlib
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from ltx.main.common.figures import CELL_TITLES, cells, overlay, plot_curves, write_sheet
+from ltx.main.common.figures import plot_curves, write_sheet
 
 pytestmark = pytest.mark.usefixtures("drawing")
-
-
-def test_cells_by_hand():
-    image, saliency = torch.rand(3, 6, 8), torch.rand(6, 8)
-    pixels, map_, over, masked = cells(image, saliency)
-    assert len(CELL_TITLES) == 4
-    np.testing.assert_array_equal(pixels, image.permute(1, 2, 0).numpy())
-    scaled = saliency / saliency.max()
-    np.testing.assert_allclose(map_, scaled.numpy())
-    for i, j in ((0, 0), (3, 5)):
-        colour = np.array(matplotlib.colormaps["jet"](float(scaled[i, j]))[:3])
-        np.testing.assert_allclose(over[i, j], (image[:, i, j].numpy() + colour) / 2, atol=1e-6)
-        np.testing.assert_allclose(masked[i, j], (image[:, i, j] * saliency[i, j]).numpy())
-    assert overlay(image, saliency).shape == (6, 8, 3)
 
 
 def test_sheet_shows_what_it_is_given(tmp_path):

@@ -1,5 +1,6 @@
 """`main/explain.py` as a user runs it, on tiny random models."""
 
+import csv
 import errno
 import json
 import os
@@ -13,8 +14,9 @@ from PIL import Image
 
 from ltx.datasets.base import to_tensor
 from ltx.main import explain
+from ltx.main.explanation import run as explanation_run
 from ltx.main.explanation.method import PictureMethod
-from ltx.main.explanation.pictures import LONGEST_SIDE, stems
+from ltx.main.explanation.pictures import stems
 from ltx.main.perturbation_eval import run_perturbation_eval
 from ltx.main.runs import run_folder
 from ltx.main.runs.mask_files import read_unit, unit_files
@@ -58,8 +60,9 @@ def test_default_is_one_forward_pass_of_the_top_class(run, photo, tiny_pair, pla
     assert result.code == 0, result.err
     folder, files = written(result)
     assert folder == places / "data" / "results" / "explain-photo-tiny-pltx"
-    endings = ("overlay.png", "saliency.png", "saliency.npy", "masked.png", "sheet.png")
-    assert files == {".lock", "run.json", "manifest.csv", *(f"photo_{ending}" for ending in endings)}
+    endings = ("overlay.png", "saliency.png", "masked.png", "sheet.png")
+    own = {".lock", ".look.json", "run.json", "manifest.csv"}
+    assert files == own | {f"photo_{ending}" for ending in endings}
     picture = Image.open(photo)
     image = to_tensor(picture, (32, 32))[None]
     explainee = Explainee.from_name("tiny", tiny_pair.explainee)
@@ -69,9 +72,11 @@ def test_default_is_one_forward_pass_of_the_top_class(run, photo, tiny_pair, pla
     np.testing.assert_allclose(unit.token_masks["pltx"], mask[:, 0].detach(), atol=1e-6)
     assert unit.classes.tolist() == [probability.argmax()]
     saliency = torch.nn.functional.interpolate(mask, (40, 60), mode="bilinear", align_corners=False)[0, 0]
-    np.testing.assert_allclose(np.load(folder / "photo_saliency.npy"), saliency.detach(), atol=1e-6)
+    ordered = np.sort(saliency.detach().numpy(), axis=None)[::-1].astype(float)
+    level = ordered[np.searchsorted(ordered.cumsum(), ordered.sum() / 2)]
+    scaled = (saliency / level).clamp(max=1).detach().numpy()[..., None]
     masked = np.asarray(Image.open(folder / "photo_masked.png")).astype(float)
-    np.testing.assert_allclose(masked, np.asarray(picture) * saliency.detach().numpy()[..., None], atol=1)
+    np.testing.assert_allclose(masked, np.asarray(picture) * scaled, atol=1.5)
     scores = result.closing["results"]["pltx"]
     seen = torch.nn.functional.interpolate(mask, (32, 32), mode="bilinear", align_corners=False)
     kept = explainee(image * seen).softmax(1)[0, probability.argmax()]
@@ -109,7 +114,7 @@ def test_several_classes_are_contrasted(run, photo, tmp_path, drawing):
     assert (unit.classes.tolist(), unit.index.tolist()) == ([2, 7], [0, 0])
     assert not np.allclose(*unit.token_masks["last"])
     np.testing.assert_allclose(*unit.token_masks["pltx"])
-    assert {"photo_2_animal_c_overlay.png", "photo_7_animal_h_saliency.npy", "photo_sheet.png"} <= files
+    assert {"photo_2_animal_c_overlay.png", "photo_7_animal_h_saliency.png", "photo_sheet.png"} <= files
     assert "animal c (2), last: keeps" in result.out and "animal h (7), last: keeps" in result.out
     sheet = np.asarray(Image.open(folder / "photo_sheet.png"))
     assert sheet.shape[0] > 2 * 40 and sheet.std() > 10
@@ -146,7 +151,16 @@ def test_a_folder_of_pictures(run, write_images, tmp_path):
     assert [line for line in result.out.splitlines() if line in ("a.png", "b.jpg", "b.png")] == [
         "a.png", "b.jpg", "b.png",
     ]  # fmt: skip
-    assert {"a_sheet.png", "b_jpg_sheet.png", "b_png_sheet.png"} <= written(result)[1]
+    folder, files = written(result)
+    assert {"a_sheet.png", "b_jpg_sheet.png", "b_png_sheet.png", "index.html", "scores.csv"} <= files
+    with open(folder / "scores.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["picture"] for row in rows] == ["a.png", "b.jpg", "b.png"]
+    unit = read_unit(unit_files(folder)[0])
+    for name in ("probability", "masked_probability", "complement_probability", "mask_area"):
+        assert float(rows[0][name]) == pytest.approx(unit.arrays[name][0], rel=1e-4)
+    page = (folder / "index.html").read_text()
+    assert all((folder / file).is_file() for file in re.findall(r'src="([^"]+)"', page))
 
 
 def test_side_by_side_is_as_one_by_one(run, write_images):
@@ -199,7 +213,7 @@ def test_exif_orientation_is_respected_and_the_evaluator_sees_the_same(run, run_
     ramp = Image.fromarray(np.linspace(0, 255, 48, dtype=np.uint8)[None].repeat(30, 0)).convert("RGB")
     ramp.save(tmp_path / "turned.jpg", exif=exif, quality=100)
     ramp.transpose(Image.Transpose.ROTATE_270).save(tmp_path / "upright.png")
-    results = [run("--input", tmp_path / name) for name in ("turned.jpg", "upright.png")]
+    results = [run("--input", tmp_path / name, "--outputs", "npy") for name in ("turned.jpg", "upright.png")]
     masks = [read_unit(unit_files(written(result)[0])[0]).token_masks["pltx"] for result in results]
     np.testing.assert_allclose(*masks, atol=1e-2)
     assert np.load(written(results[0])[0] / "turned_saliency.npy").shape == (48, 30)
@@ -212,11 +226,56 @@ def test_exif_orientation_is_respected_and_the_evaluator_sees_the_same(run, run_
     )
 
 
-def test_large_pictures_are_written_smaller(run, tmp_path):
-    Image.effect_noise((2 * LONGEST_SIDE, 600), 60).save(tmp_path / "wide.png")
-    folder, _ = written(run("--input", tmp_path / "wide.png"))
-    assert Image.open(folder / "wide_overlay.png").size == (LONGEST_SIDE, 300)
-    assert np.load(folder / "wide_saliency.npy").shape == (300, LONGEST_SIDE)
+def test_files_are_as_large_as_the_picture_or_as_is_asked(run, tmp_path):
+    Image.effect_noise((1200, 600), 60).save(tmp_path / "wide.png")
+    flags = ("--input", tmp_path / "wide.png", "--outputs", "overlay,npy")
+    folder, _ = written(run(*flags))
+    assert Image.open(folder / "wide_overlay.png").size == (1200, 600)
+    assert written(run(*flags, "--max-size", "300"))[0] == folder
+    assert Image.open(folder / "wide_overlay.png").size == (300, 150)
+    assert np.load(folder / "wide_saliency.npy").shape == (150, 300)
+
+
+def test_mask_box_cutout_and_json_tell_the_same(run, photo):
+    outputs = "mask,box,cutout,json,npy"
+    folder, files = written(run("--input", photo, "--outputs", outputs))
+    assert {"photo_mask.png", "photo_box.png", "photo_cutout.png", "photo.json"} <= files
+    assert "photo_overlay.png" not in files
+    said = json.loads((folder / "photo.json").read_text())
+    (one,) = said["classes"]
+    kept = np.load(folder / "photo_saliency.npy") >= one["smallest_mask"]["level"]
+    assert (said["width"], said["height"]) == (60, 40)
+    assert np.array_equal(np.asarray(Image.open(folder / "photo_mask.png")) > 0, kept)
+    assert one["smallest_mask"]["area"] == pytest.approx(kept.mean())
+    x, y, width, height = (one["smallest_mask"]["box"][name] for name in ("x", "y", "width", "height"))
+    assert kept[y : y + height, x : x + width].sum() == kept.sum()
+    assert kept[y].any() and kept[y + height - 1].any() and kept[:, x].any() and kept[:, x + width - 1].any()
+    cutout = np.asarray(Image.open(folder / "photo_cutout.png"))
+    assert np.array_equal(cutout[..., 3] > 0, kept)
+    assert np.array_equal(cutout[kept][:, :3], np.asarray(Image.open(photo))[kept])
+    assert np.asarray(Image.open(folder / "photo_box.png")).shape == (40, 60, 3)
+
+
+def test_corrected_looks_are_drawn_by_the_same_command(run, photo):
+    folder, files = written(run("--input", photo))
+    before = (folder / "photo_overlay.png").read_bytes()
+    again, files = written(run("--input", photo, "--colormap", "viridis", "--outputs", "overlay,mask"))
+    assert again == folder and (folder / "photo_overlay.png").read_bytes() != before
+    assert "photo_mask.png" in files
+
+
+def test_failed_explanations_say_so(run, write_images, monkeypatch, caplog):
+    """On the console, in the table, and first in the gallery."""
+    says = iter([[[]], [["it failed & <b>so</b>"]]])
+    monkeypatch.setattr(explanation_run, "warnings_of", lambda scores, masks: next(says))
+    result = run("--input", write_images(["a.png", "<i>.png"][::-1]))
+    assert result.out.count("  warning: it failed & <b>so</b>") == 1
+    folder = written(result)[0]
+    table, page = ((folder / name).read_text() for name in ("scores.csv", "index.html"))
+    assert [line.endswith("so</b>") for line in table.splitlines()] == [False, False, True]
+    assert "it failed &amp; &lt;b&gt;so" in page and "<b>" not in page and "<i>" not in page
+    assert page.index('data-picture="a.png"') < page.index('data-picture="&lt;i&gt;.png"')
+    assert 'src="previews/%3Ci%3E.webp"' in page and 'href="%3Ci%3E_sheet.png"' in page
 
 
 @pytest.mark.parametrize(
@@ -228,6 +287,13 @@ def test_large_pictures_are_written_smaller(run, tmp_path):
         (["--explainee-model-name", "resnet19"], "unknown model 'resnet19'; nearest names: "),
         (["--explainer-checkpoint", "nothing"], "--explainer-checkpoint nothing: no such file"),
         (["--class-names", "nothing.txt"], "--class-names nothing.txt: no such file or folder"),
+        (
+            ["--outputs", "overlay,maks"],
+            "--outputs maks: no such output (did you mean mask?); there are",
+        ),
+        (["--colormap", "virdis"], "--colormap virdis: no such colour map; nearest names: viridis"),
+        (["--alpha", "2"], "--alpha 2.0: wanted a number from 0 to 1"),
+        (["--max-size", "3"], "--max-size 3: wanted at least 32 pixels"),
     ],
 )
 def test_wrong_flags_are_one_line_and_write_nothing(flags, message, run, photo, places):

@@ -48,6 +48,23 @@ window.addEventListener("load", async () => {
   document.querySelector('.legend button[data-row="1"]').click();
   const faint = lines.filter((line) => getComputedStyle(line).opacity < 0.5);
   found.faint = [faint.length, lines.filter((line) => line.dataset.row !== "1").length];
+  const look = async (one, press) => {
+    press(one);
+    await new Promise((done) => setTimeout(done, 500));
+    const canvases = [...document.querySelectorAll("dialog canvas")];
+    const pixels = canvases.map((one) => one.toDataURL());
+    const opened = {
+      title: document.getElementById("view-title").textContent,
+      captions: [...document.querySelectorAll("dialog figcaption")].map((one) => one.textContent),
+      canvases: canvases.length,
+      different: new Set(pixels).size,
+    };
+    document.querySelector("dialog").close();
+    return opened;
+  };
+  found.picture = await look(document.querySelector("button.open"), (one) => one.click());
+  const enter = new KeyboardEvent("keydown", {key: "Enter"});
+  found.point = await look([...document.querySelectorAll(".point")].pop(), (one) => one.dispatchEvent(enter));
   const out = document.createElement("pre");
   out.id = "probe";
   out.textContent = JSON.stringify(found);
@@ -82,7 +99,14 @@ def test_in_a_browser(make_run, write_page, tmp_path):
     assert len(numbers) == 5 and numbers not in (sorted(numbers), sorted(numbers)[::-1])
     assert [float(text) for text in found["ascending"]] == sorted(numbers) and found["aria"] == "ascending"
     assert [float(text) for text in found["descending"]] == sorted(numbers)[::-1]
-    assert found["names"] == ["cam", "grad", "last", "pltx", "random"]
+    names = ["cam", "grad", "LTX (last of 25 steps)", "pLTX", "random map"]
+    assert found["names"] == names
+    views = ["image", "LTX (last of 25 steps)", "pLTX", "random map", "grad", "cam"]
+    for opened in (found["picture"], found["point"]):
+        assert [words.split(":")[0] for words in opened["captions"]] == views
+        assert opened["canvases"] == 10 and "image" in opened["title"]
+        assert opened["different"] == 6  # the two runs have two maps in common
+    assert found["picture"]["title"] != found["point"]["title"]
     assert found["fetched"] == [] and found["violations"] == 0
     assert found["shown"] == "block" and found["hidden"] == "none"
     assert not found["wide"]

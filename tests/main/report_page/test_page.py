@@ -72,9 +72,8 @@ def test_page_is_whole_and_self_contained(make_run, write_page, tmp_path):
     beside = {
         path.suffix: path.read_text() for path in (tmp_path / "out").iterdir() if path.suffix != ".html"
     }
-    assert set(beside) == {".md", ".tex"} and all(
-        "How much better last is" in part for part in beside.values()
-    )
+    assert set(beside) == {".md", ".tex"} and all("(last of 25 steps)" in part for part in beside.values())
+    assert "LTX (last of 25 steps) has the best figure of 4 methods in " in text
 
 
 def test_provenance(make_run, write_page, tmp_path):
@@ -112,9 +111,10 @@ def test_variant_names_lead_nowhere(make_run, tmp_path):
     shutil.copy(next(make_run(segmentation_too=True).rglob("last.png")), tmp_path / "secret.png")
     shutil.copy(tmp_path / "secret.png", folder / "last.png")
 
-    names, run = ("../../secret", "last", "/etc/passwd", ".."), SimpleNamespace(name="run")
+    names = ("../../secret", "last", "/etc/passwd", "..")
+    run = SimpleNamespace(name="run", record=SimpleNamespace(options={}))
     rows = [Row(name, name, run, np.array([]), 1, {}, folder) for name in names]
-    assert [sheet.caption for sheet in sheets(SimpleNamespace(rows=rows))] == ["last"]
+    assert [sheet.caption for sheet in sheets(SimpleNamespace(rows=rows))] == ["LTX (last)"]
 
 
 def test_maps_without_their_images(make_run, write_page, tmp_path, caplog):
