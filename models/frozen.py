@@ -96,7 +96,8 @@ def freeze_linears(model: nn.Module, precision: str, input_shape: tuple[int, ...
     frozen = copy.deepcopy(model)
     for name in names:
         frozen.set_submodule(name, FrozenLinear(frozen.get_submodule(name), precision))
-    noise = torch.randn(2, *input_shape, generator=torch.Generator().manual_seed(0)).to(parameter)
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(2, *input_shape, generator=generator, device="cpu").to(parameter)
     wanted, found = (logits_of(net, noise, precision) for net in (model, frozen))
     close = torch.allclose(wanted, found, rtol=0, atol=_TOLERANCE[precision] * wanted.abs().max().item())
     return frozen if close else None

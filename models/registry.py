@@ -12,6 +12,7 @@ import timm
 import torch
 from timm.layers import set_fused_attn
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from ltx import config
 from ltx.config import ALIASES, UserError
@@ -76,12 +77,21 @@ def input_size(
     Raises:
         UserError: unknown name, or no such size.
     """
-    with torch.device("meta"):
+    with torch.device("meta"), _Undrawn():
         if huggingface.is_name(name):
             model = huggingface.create(name)
         else:
             model = _create(_described(name, checkpoint), name)
     return adjusted(input_spec(model), None, None, size, resize, crop_of(model)).size
+
+
+class _Undrawn(TorchFunctionMode):
+    """Weights are not drawn: on `meta` that gives nothing, and loads PyTorch's compiler."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if getattr(func, "__module__", "") == nn.init.__name__ or func.__name__ in ("normal_", "uniform_"):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
 
 
 def create_model(

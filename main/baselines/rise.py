@@ -41,9 +41,11 @@ def random_masks(n: int, grid: int, size: tuple[int, int], seed: int) -> Iterato
     upsampled = [(grid + 1) * side for side in cell]
     for start in range(0, n, FORWARD_BATCH):
         count = min(FORWARD_BATCH, n - start)
-        on = (torch.rand(count, 1, grid, grid, generator=generator) < _KEPT).float()
+        on = (torch.rand(count, 1, grid, grid, generator=generator, device="cpu") < _KEPT).float()
         large = F.interpolate(on, upsampled, mode="bilinear", align_corners=False)[:, 0]
-        top, left = (torch.randint(side, (count,), generator=generator).tolist() for side in cell)
+        top, left = (
+            torch.randint(side, (count,), generator=generator, device="cpu").tolist() for side in cell
+        )
         yield torch.stack(
             [large[i, top[i] : top[i] + size[0], left[i] : left[i] + size[1]] for i in range(count)]
         )

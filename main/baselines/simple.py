@@ -14,7 +14,8 @@ _CENTRE_SIGMA = 0.25
 def random_map(explainee: Explainee, batch: Batch, options: BaselineOptions) -> Tensor:
     """Uniform noise, drawn for each image from the seed and the image's name."""
     h, w = batch.images.shape[-2:]
-    maps = [torch.rand(h, w, generator=image_generator(options.seed, name)) for name in batch.names]
+    draws = (image_generator(options.seed, name) for name in batch.names)
+    maps = [torch.rand(h, w, generator=draw, device="cpu") for draw in draws]
     return torch.stack(maps).to(batch.images.device)
 
 

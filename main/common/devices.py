@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ltx.config import UserError
+from ltx.main.common.threads import choose_threads
 from ltx.models.explainee import Explainee
 from ltx.models.explainer import Explainer
 
@@ -72,16 +73,17 @@ def keep_freed_memory() -> bool:
     return bool(mallopt(_MMAP_THRESHOLD, _LARGEST)) and bool(mallopt(_TRIM_THRESHOLD, 2 * _LARGEST - 1))
 
 
-def pick_device(name: str) -> "torch.device":
+def pick_device(name: str) -> torch.device:
     """`auto` to the best device there is; of several CUDA devices, each process of a launch takes its own.
+
+    Also chooses the number of threads, see `threads`.
 
     Raises:
         UserError: the device asked for is not there.
     """
-    import torch
-
     from ltx.main.common.launch import place
 
+    choose_threads()
     available = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),

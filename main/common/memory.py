@@ -11,6 +11,7 @@ import psutil
 import torch
 
 from ltx.config import UserError
+from ltx.main.common import control_groups
 from ltx.main.common.devices import default_batch
 from ltx.models.explainee import Explainee
 from ltx.models.explainer import Explainer
@@ -41,7 +42,7 @@ class SlotMemory:
         weights: trainable weights of one image's own explainer; its gradient takes as much, AdamW's two
             moments twice as much.
         activations: what one image's forward pass keeps for the backward pass.
-        shared: the scoring's batch, whatever the number of images side by side.
+        shared: the scoring's batch, whatever the number of images side by side; 0 where nothing is scored.
     """
 
     weights: int
@@ -59,19 +60,23 @@ class SlotMemory:
 
     def __str__(self) -> str:
         weights, moments = _text(self.weights), _text(2 * self.weights)
+        scoring = f" and {_text(self.shared)} for scoring" if self.shared else ""
         return (
             f"{_text(self.slot)} for each image side by side (weights {weights}, gradient {weights}, two "
-            f"moments {moments}, activations {_text(self.activations)}) and {_text(self.shared)} for scoring"
+            f"moments {moments}, activations {_text(self.activations)}){scoring}"
         )
 
 
-def measure_slot(explainer: Explainer, explainee: Explainee, objective: Objective) -> SlotMemory:
+def measure_slot(
+    explainer: Explainer, explainee: Explainee, objective: Objective, scored: bool = True
+) -> SlotMemory:
     """Memory of one image, by one forward pass of a blank one.
 
     Args:
         explainer: on its device.
         explainee: on the same device.
         objective: the loss.
+        scored: the masks of the steps are scored.
     """
     device = explainee.mean.device
     fixed = {
@@ -102,7 +107,7 @@ def measure_slot(explainer: Explainer, explainee: Explainee, objective: Objectiv
     del loss
     # A pass without gradients holds a few of the largest intermediate results at once.
     sizes = [storage.nbytes() for storage in kept.values()]
-    shared = 4 * max(sizes, default=0) * default_batch(device)
+    shared = 4 * max(sizes, default=0) * default_batch(device) if scored else 0
     return SlotMemory(weights, sum(sizes), shared)
 
 
@@ -121,15 +126,11 @@ def _left_of_address_space() -> int:
     return _NO_LIMIT if limit < 0 else limit - process.memory_info().vms
 
 
-def _left_of_groups(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int:
+def _left_of_groups(root: Path = control_groups.ROOT, own: Path = control_groups.OWN) -> int:
     """What the control groups (a container, a Slurm job) leave; a huge number where none sets a limit."""
     left = [_NO_LIMIT]
-    for line in own.read_text().splitlines() if own.is_file() else ():
-        kind, name = line.split(":", 2)[1:]
-        if kind in _GROUP_FILES:
-            folder = root / kind / name.strip("/")
-            levels = [level for level in (folder, *folder.parents) if level.is_relative_to(root)]
-            left += [_left_of_group(level, *_GROUP_FILES[kind]) for level in levels]
+    for kind, level in control_groups.levels(_GROUP_FILES, root, own):
+        left.append(_left_of_group(level, *_GROUP_FILES[kind]))
     return min(left)
 
 

@@ -64,7 +64,7 @@ class PictureMethod:
 
     def of(self, explainee: Explainee) -> Method:
         """The method of a mask job, for an explainee on its device."""
-        memory = measure_slot(self.explainer, explainee, self.objective)
+        memory = measure_slot(self.explainer, explainee, self.objective, self.shown == "best_pos")
         if not self.steps:  # one forward pass for all, with the explainer's own weights
             memory = dataclasses.replace(memory, weights=0)
         side = SideBySide(self.batch_size, memory, explainee.mean.device, quiet=not self.steps)

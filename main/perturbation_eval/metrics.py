@@ -194,7 +194,8 @@ class InformationCurve(Metric):
 
     def per_image(self, view: MapView) -> Tensor:
         """Return (B,), the area under each image's own curve."""
-        return 100 * torch.tensor([point_auc(one) for one in self.detail(view).double().cpu().numpy()])
+        areas = [point_auc(one) for one in self.detail(view).double().cpu().numpy()]
+        return 100 * torch.from_numpy(np.array(areas))
 
     def summarise(self, values: np.ndarray, details: np.ndarray | None) -> Summary:
         """Return the area under the median curve, which is not the mean of the values."""
