@@ -1,5 +1,6 @@
 """Threads of PyTorch: as many as the cores that this process may use."""
 
+import functools
 import logging
 import math
 import os
@@ -15,6 +16,7 @@ log = logging.getLogger(__name__)
 _VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
+@functools.cache  # chosen and said once
 def choose_threads() -> int:
     """Lower PyTorch's threads to the cores that are free to this process, and log their number.
 

@@ -1,4 +1,4 @@
-"""The benchmark `cuda.py` with a tiny model on the CPU."""
+"""The benchmark `cuda_device.py` with a tiny model on the CPU."""
 
 import json
 import sys
@@ -6,14 +6,14 @@ import sys
 import pytest
 import torch
 
-from ltx.tests.benchmarks import cuda
-from ltx.tests.benchmarks.cuda import PLAIN, Cell, table
+from ltx.tests.benchmarks import cuda_device
+from ltx.tests.benchmarks.cuda_device import PLAIN, Cell, table
 
 
 def test_smoke(tiny_pair, monkeypatch, capsys):
     sizes = ["--models", "tiny", "--batches", "2", "--minutes", "0"]
-    monkeypatch.setattr(sys, "argv", ["cuda.py", "--smoke", *sizes])
-    cuda.main()
+    monkeypatch.setattr(sys, "argv", ["cuda_device.py", "--smoke", *sizes])
+    cuda_device.main()
     out = capsys.readouterr().out
     found = json.loads(out.splitlines()[-1])["results"]
     assert found["device"] == "CPU"
@@ -27,9 +27,9 @@ def test_smoke(tiny_pair, monkeypatch, capsys):
 
 def test_without_a_device(monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(sys, "argv", ["cuda.py"])
+    monkeypatch.setattr(sys, "argv", ["cuda_device.py"])
     with pytest.raises(SystemExit) as stop:
-        cuda.main()
+        cuda_device.main()
     assert stop.value.code == 2 and "--smoke" in capsys.readouterr().err
 
 
@@ -44,4 +44,4 @@ def test_a_cell_that_does_not_fit_is_empty(monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
-    assert cuda.timed(call, 2, (8, 8), torch.device("cpu"), 0.0) is None
+    assert cuda_device.timed(call, 2, (8, 8), torch.device("cpu"), 0.0) is None

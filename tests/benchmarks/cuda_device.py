@@ -1,7 +1,9 @@
 """Images per second and peak memory on one CUDA device, each beside the plain released procedure.
 
-    python tests/benchmarks/cuda.py                 # the table, within 12 minutes on one card
-    python tests/benchmarks/cuda.py --smoke         # a tiny model on the CPU: does it run?
+    python tests/benchmarks/cuda_device.py                 # the table, within 12 minutes on one card
+    python tests/benchmarks/cuda_device.py --smoke         # a tiny model on the CPU: does it run?
+
+(A script called `cuda.py` would hide NVIDIA's package of that name from PyTorch.)
 
 Rows are methods, columns batch sizes: LTX as released and as `ordered`, pLTX, the evaluator (POS, NEG, DEL,
 INS, ADP, PIC of one map), Grad-CAM and RISE (4,000 masks), for ViT-Base, ViT-Small, ResNet-101 and
