@@ -7,14 +7,12 @@ on top (AIC); both are scaled between those of the blurred and of the original i
 along a curve.
 
 The numbers equal those of `saliency` 0.2.1 for the same 1% of pixels (that package itself calls
-`numpy.trapz`, which NumPy 2.4 no longer has). AIC and SIC share all steps. Triangulation takes half of the
-time and grows with the share of the pixels, compression most of the rest, so steps that cannot move a curve
-are not made: those of an image that does not count, and those after a curve is at its top.
+`numpy.trapz`, which NumPy 2.4 no longer has). All steps go through the explainee as one batch, for AIC and
+SIC together.
 """
 
 import io
-import itertools
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,10 +29,6 @@ from ltx.models.explainee import read_class
 LEVELS = (0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.07, 0.10, 0.13, 0.21, 0.34, 0.5, 0.75)
 SEED_SHARE, LOWEST_PERFORMANCE = 0.01, 0.8
 N_POINTS = 1000
-# Steps are made in groups, of all images at once. A curve may end `_AT_TOP` below its top, and a file be
-# smaller by `_SHRINKS` (of the range) than that of a step before.
-_GROUPS = (0, 9, 10, 11, 12, 13)
-_AT_TOP, _SHRINKS = 1e-3, 0.1
 
 
 @dataclass(frozen=True)
@@ -45,72 +39,43 @@ class Responses:
         information: (B, 15) bytes of the blurred image, the 13 steps, the original.
         probability: (B, 15) of the class.
         correct: (B, 15) 1.0 where the class is on top.
-
-    A step that was not made has the values of the original.
     """
 
     information: np.ndarray
     probability: np.ndarray
     correct: np.ndarray
 
-    def performance(self, accuracy: bool) -> np.ndarray:
-        """Return the performance (B, 15) of AIC, else of SIC."""
-        return self.correct if accuracy else self.probability
-
 
 def performance_curves(view: MapView) -> Responses:
     """Return the responses to all images of a view."""
     batch = view.batch
-    pixels = _pixels(batch)
-    seeds, low, high = batch.once("information", lambda: _ends(batch, pixels))
-    found = Responses(*np.concatenate([low, high.repeat(len(LEVELS) + 1, 2)], axis=2))
-    saliency = view.saliency.cpu().numpy()
-    with ThreadPoolExecutor() as pool:  # triangulation and compression release Python's lock
-        for first, last in itertools.pairwise(_GROUPS):
-            todo = _unfinished(found, first)
-            made = [(i, level) for i in todo for level in range(first, last)]
-            kept = [(saliency[i] >= np.quantile(saliency[i], 1 - LEVELS[k])) | seeds[i] for i, k in made]
-            steps = list(pool.map(_blurred, [pixels[i] for i, _ in made], kept))
-            values = _responses(batch, [i for i, _ in made], steps, pool)
-            rows, columns = np.array(made, dtype=int).reshape(-1, 2).T
-            for name, value in zip(("information", "probability", "correct"), values, strict=True):
-                getattr(found, name)[rows, columns + 1] = value
-    return found
-
-
-def _unfinished(found: Responses, n_made: int) -> list[int]:
-    """Return the images whose curves can still change after their first steps.
-
-    A curve is at its top once its performance is and the file has left all those behind that came before the
-    top: from one step to the next it may shrink by a tenth of the range, where the encoder changes its ways.
-    """
-    unfinished = np.zeros(len(found.information), bool)
-    for accuracy in (False, True):
-        both, counts = _scaled(found, accuracy)
-        for i in np.flatnonzero(counts):
-            size, y = both[i, :, :n_made]
-            below = size[y < 1 - _AT_TOP].max(initial=0.0)
-            at_top = n_made > 0 and y[-1] >= 1 - _AT_TOP and size[-1] > below + _SHRINKS
-            unfinished[i] |= not at_top
-    return np.flatnonzero(unfinished).tolist()
-
-
-def _scaled(responses: Responses, accuracy: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Return information and performance (B, 2, 13) between their ends, and which images count (B,)."""
-    both = np.stack([responses.information, responses.performance(accuracy)], axis=1)
-    low, high = both[..., :1], both[..., -1:]
-    counts = (high > low).all(axis=(1, 2)) & (both[:, 1, -1] >= LOWEST_PERFORMANCE)
-    span = np.where(counts[:, None, None], high - low, 1)
-    both = ((both[..., 1:-1] - low) / span).clip(0, 1)
-    both[:, 1] = np.maximum.accumulate(both[:, 1], axis=1)
-    return both, counts
+    pixels = (batch.images * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    names = batch.names or [str(i) for i in range(len(pixels))]
+    ends = batch.once(
+        "information", lambda: [_ends(batch, i, pixels[i], name) for i, name in enumerate(names)]
+    )
+    responses = []
+    for i, (image, (seeds, low, high)) in enumerate(zip(pixels, ends, strict=True)):
+        saliency = view.saliency[i].cpu().numpy()
+        kept = [(saliency >= np.quantile(saliency, 1 - level)) | seeds for level in LEVELS]
+        # Triangulation and compression release Python's lock, so threads share them.
+        with ThreadPoolExecutor() as pool:
+            steps = list(pool.map(_blurred, [image] * len(kept), kept))
+        responses.append(np.concatenate([low, _responses(batch, i, steps), high], axis=1))
+    return Responses(*np.stack(responses, axis=1))
 
 
 def points(responses: Responses, accuracy: bool) -> Tensor:
     """Return scaled information and performance (B, 2 * 13) of each image; NaN if it does not count."""
-    both, counts = _scaled(responses, accuracy)
-    both[~counts] = np.nan
-    return torch.from_numpy(both.reshape(len(both), -1))
+    performance = responses.correct if accuracy else responses.probability
+    found = np.full((len(performance), 2, len(LEVELS)), np.nan)
+    for i, (size, y) in enumerate(zip(responses.information, performance, strict=True)):
+        if y[-1] < LOWEST_PERFORMANCE or size[0] >= size[-1] or y[0] >= y[-1]:
+            continue
+        for axis, values in enumerate((size, y)):
+            found[i, axis] = ((values[1:-1] - values[0]) / (values[-1] - values[0])).clip(0, 1)
+        found[i, 1] = np.maximum.accumulate(found[i, 1])
+    return torch.from_numpy(found.reshape(len(found), -1))
 
 
 def curve_of(point: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -147,30 +112,26 @@ def seed_mask(size: tuple[int, int], name: str) -> np.ndarray:
     return mask.reshape(size)
 
 
-def _pixels(batch: ImageBatch) -> np.ndarray:
-    """Return the images as bytes, (B, H, W, 3)."""
-    return (batch.images * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+def _ends(
+    batch: ImageBatch, i: int, image: np.ndarray, name: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the seed pixels, and the responses to the blurred and to the original image."""
+    seeds = seed_mask(image.shape[:2], name)
+    both = _responses(batch, i, [_blurred(image, seeds), image])
+    return seeds, both[:, :1], both[:, 1:]
 
 
-def _ends(batch: ImageBatch, pixels: np.ndarray) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
-    """Return each image's seed pixels, and the responses (3, B, 1) to the blurred and to the original."""
-    names = batch.names or [str(i) for i in range(len(pixels))]
-    seeds = [seed_mask(image.shape[:2], name) for image, name in zip(pixels, names, strict=True)]
+def _responses(batch: ImageBatch, i: int, steps: list[np.ndarray]) -> np.ndarray:
+    """Return bytes, probability and correctness (3, steps) of versions (H, W, 3) of image i."""
+    pixels = torch.from_numpy(np.stack(steps)).to(batch.images.device).permute(0, 3, 1, 2).float() / 255
+    said = [
+        read_class(batch.explainee, some, batch.classes[i].expand(len(some)))
+        for some in pixels.split(batch.batch_size)
+    ]
+    probability, correct = (torch.cat(values).double().cpu().numpy() for values in zip(*said, strict=True))
     with ThreadPoolExecutor() as pool:
-        blurred = list(pool.map(_blurred, pixels, seeds))
-        both = _responses(batch, [*range(len(pixels))] * 2, [*blurred, *pixels], pool)
-    return seeds, *both.reshape(3, 2, -1, 1).swapaxes(0, 1)
-
-
-def _responses(batch: ImageBatch, which: list[int], steps: list[np.ndarray], pool: Executor) -> np.ndarray:
-    """Return bytes, probability and correctness (3, N) of versions (H, W, 3) of some images."""
-    sizes, said = pool.map(_webp_bytes, steps), []
-    for start in range(0, len(steps), batch.batch_size):
-        some = torch.from_numpy(np.stack(steps[start : start + batch.batch_size])).to(batch.images.device)
-        classes = batch.classes[which[start : start + batch.batch_size]]
-        read = read_class(batch.explainee, some.permute(0, 3, 1, 2).float() / 255, classes)
-        said.append(torch.stack(read).double().cpu().numpy())
-    return np.concatenate([np.array([list(sizes)], float), np.concatenate(said or [np.empty((2, 0))], 1)])
+        sizes = list(pool.map(_webp_bytes, steps))
+    return np.stack([sizes, probability, correct])
 
 
 def _webp_bytes(image: np.ndarray) -> int:
