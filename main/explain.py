@@ -24,9 +24,6 @@ def main(options: ExplainOptions) -> tuple[Path, dict, dict]:
     """Explain every picture that the options name."""
     from tqdm import tqdm
 
-    from ltx.main.common.light import load_timm
-
-    load_timm()
     from ltx.datasets.classes import names_of_classes
     from ltx.datasets.pictures import PictureFiles
     from ltx.main.common.devices import pick_device

@@ -20,9 +20,6 @@ from ltx.main.perturbation_eval.options import PerturbationOptions
 @cli.script(PerturbationOptions)
 def main(options: PerturbationOptions) -> tuple[Path, dict, dict]:
     """Evaluate and print the table."""
-    from ltx.main.common.light import load_timm
-
-    load_timm()
     from ltx.main.perturbation_eval.evaluator import evaluate_and_print
     from ltx.main.runs.skipped import counts
 

@@ -160,9 +160,7 @@ def finetune_settings(options: FinetuneOptions, explainer: Explainer, checkpoint
     if options.kink_width < 0:
         raise UserError(f"--kink-width {options.kink_width:g}: must be at least 0")
     if options.finetune_decay and options.finetune_lr == "released":
-        raise UserError(
-            "--finetune-lr released continues a schedule; pass --finetune-decay False, or a rate"
-        )
+        raise UserError("--finetune-lr released continues a schedule; pass --finetune-decay False, or a rate")
     schedule, moments, lr = None, None, 0.0
     if options.finetune_lr == "released" and not options.RUN_BASE_MODEL:
         schedule, moments = _released(checkpoint, explainer, options.lr or RELEASED_PEAK)

@@ -93,7 +93,7 @@ class LtxOptions(
     )
     finetune_decay: bool | None = option(
         None,
-        "let the learning rate fall to 0, from half of it over all of it (default: False; ordered, CNNs: True)",
+        "let the rate fall to 0, from half of it over all of it (default: False; ordered, CNNs: True)",
     )
     kink_width: float | None = option(
         None,
