@@ -119,7 +119,7 @@ def test_commands_parse(path):
 def test_commands_are_found():
     calls = script_calls(MAIN_README)
     assert {Path(script).name for script, _ in calls} == {
-        "demo.py", "explain.py", "run_seg_cls.py", "run_seg_cls_opt.py", "seg_stage_a.py", "seg_stage_b.py"
+        "app.py", "demo.py", "explain.py", "run_seg_cls.py", "run_seg_cls_opt.py", "seg_stage_a.py", "seg_stage_b.py"
     }  # fmt: skip
     assert sum(len(script_calls(path)) for path in DOCUMENTS) > 40
     with pytest.raises(UserError, match="no-such-flag"):
@@ -166,7 +166,7 @@ def test_prose_lines_are_short(path):
 def test_main_readme_takes_five_minutes():
     content = MAIN_README.read_bytes()
     assert content.count(b"\n") <= 200 and len(content) <= 15_000
-    assert len(re.findall(r"^!\[", content.decode(), re.MULTILINE)) == 1
+    assert len(re.findall(r"^!\[", content.decode(), re.MULTILINE)) == 2
 
 
 def test_every_folder_of_main_is_described():

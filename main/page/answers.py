@@ -75,7 +75,10 @@ class Answer:
             self.scores[key]
             for key in ("probability", "masked_probability", "complement_probability", "mask_area")
         )
-        text = f"{name}: {p:.1%}. Kept {area:.1%} of the picture: alone it gives {masked:.1%}, without it {without:.1%}."
+        text = (
+            f"{name}: {p:.1%}. Kept {area:.1%} of the picture: alone it gives {masked:.1%}, "
+            f"without it {without:.1%}."
+        )
         return text + (" The mask does not keep the class; take more steps." if masked < p / 2 else "")
 
 
@@ -91,7 +94,8 @@ def top_classes(loaded: Loaded, picture: Image.Image) -> list[tuple[int, str, fl
         raise UserError(f"'{loaded.explainee.name}' gives NaN or infinite values for this picture")
     scores = class_scores(logits, loaded.explainee.multi_label)[0]
     top = scores.topk(min(TOP, len(scores)))
-    return [(c, short_name(loaded.names[c]), p) for c, p in zip(top.indices.tolist(), top.values.tolist())]
+    rows = zip(top.indices.tolist(), top.values.tolist(), strict=True)
+    return [(c, short_name(loaded.names[c]), p) for c, p in rows]
 
 
 @dataclass(frozen=True)
@@ -205,7 +209,9 @@ def compare(loaded: Loaded, picture: Image.Image, target: int, methods: list[str
     batch = Batch(image, torch.tensor([target], device=image.device), ["picture"])
     pixels, made = _pixels(seen(picture, explainee.input_size)), []
     for name in methods:
-        values = BASELINES[name].compute(explainee, batch, BaselineOptions(method=name)).detach().float().cpu()
+        values = (
+            BASELINES[name].compute(explainee, batch, BaselineOptions(method=name)).detach().float().cpu()
+        )
         low, high = values.min(), values.max()
         scaled = (values - low) / (high - low).clamp(min=torch.finfo(torch.float32).tiny)
         made.append(_as_picture(overlay(pixels, upsample(scaled, tuple(pixels.shape[-2:]))[0].clamp(0, 1))))

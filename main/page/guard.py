@@ -1,7 +1,7 @@
 """What lets requests through to the page, as ASGI middleware.
 
-The web framework can do much that this page has no use for, fetching addresses for a visitor among it. So only
-the paths that the page needs are open, requests of other sites are refused, and bodies have a limit.
+The web framework can do much that this page has no use for, fetching addresses for a visitor among it. So
+only the paths that the page needs are open, requests of other sites are refused, and bodies have a limit.
 """
 
 from pathlib import Path
@@ -10,19 +10,15 @@ from urllib.parse import urlsplit
 LOCAL = ("127.0.0.1", "localhost", "::1")
 _FILE = "/gradio_api/file="
 _OPEN = ("/", "/config", "/theme.css", "/favicon.ico", "/manifest.json", "/robots.txt")
-_OPEN_BELOW = ("/static/", "/assets/", "/svelte/", _FILE) + tuple(
-    f"/gradio_api/{name}"
-    for name in (
-        "app_id", "call/", "cancel", "heartbeat/", "info", "queue/data", "queue/join", "reset", "startup-events",
-        "theme.css", "upload",
-    )
+_CALLS = (
+    "app_id", "call/", "cancel", "heartbeat/", "info", "queue/data", "queue/join", "reset", "startup-events",
+    "theme.css", "upload",
 )  # fmt: skip
+_OPEN_BELOW = ("/static/", "/assets/", "/svelte/", _FILE, *(f"/gradio_api/{name}" for name in _CALLS))
 _HEADERS = {
-    "content-security-policy": (
-        "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
-        "img-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:; object-src 'none'; "
-        "base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
-    ),
+    "content-security-policy": "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
+    "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
+    "worker-src 'self' blob:; object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
 }

@@ -14,7 +14,6 @@ from ltx import config
 from ltx.config import UserError
 from ltx.datasets.classes import short_name
 from ltx.datasets.digits import DigitsOnPhotos
-from ltx.main.baselines.methods import BASELINES
 from ltx.main.page import answers
 from ltx.main.page.models import Models
 from ltx.main.page.options import AppOptions
@@ -29,15 +28,6 @@ CSS = """
 #said p.wrong {border-left: 4px solid #c62828}
 """
 _EXAMPLES = ("espresso.jpg", "cat.jpg")
-
-
-class Picture(gr.Image):
-    """A picture that stays a file: it is checked before it is decoded."""
-
-    is_template = True
-
-    def preprocess(self, payload):
-        return None if payload is None else payload.path
 
 
 class Page:
@@ -73,14 +63,20 @@ class Page:
         shown = gr.update(choices=methods, value=answers.usual_methods(methods))
         return classes, _said(f"Explaining {top[0][1]} ..."), shown, *self._cleared()
 
-    def why(self, path: str | None, model: str, target: int | None, steps: int, request: gr.Request) -> Iterator:
+    def why(
+        self, path: str | None, model: str, target: int | None, steps: int, request: gr.Request
+    ) -> Iterator:
         """The mask of a class step by step: overlay, what is kept, what is said, and the file to download."""
         stop = self._begin(request.session_hash)
         if not path or target is None:
             yield gr.skip(), gr.skip(), gr.skip(), gr.skip()
             return
         try:
-            loaded, picture, steps = self.models.get(model), self._read(path), min(max(int(steps), 0), _MOST_STEPS)
+            loaded, picture, steps = (
+                self.models.get(model),
+                self._read(path),
+                min(max(int(steps), 0), _MOST_STEPS),
+            )
             said = short_name(loaded.names[target])
             for answer in answers.refine(loaded, picture, target, steps, self.options.time_limit, stop):
                 if not answer.scores:
@@ -102,7 +98,7 @@ class Page:
             made = answers.compare(loaded, self._read(path), target, methods[:3])
         except UserError as error:
             return None, _said(error)
-        return [(picture, BASELINES[name].source) for picture, name in zip(made, methods, strict=False)], gr.skip()
+        return [(picture, name) for picture, name in zip(made, methods, strict=False)], gr.skip()
 
     def stop(self, request: gr.Request) -> str:
         """End the visitor's steps."""
@@ -127,7 +123,11 @@ class Page:
 
     def examples(self) -> list[list[str]]:
         """Pictures to take, each with its model."""
-        shown = [[str(path), self.models.first] for name in _EXAMPLES if (path := config.ROOT / "images" / name).is_file()]
+        shown = [
+            [str(path), self.models.first]
+            for name in _EXAMPLES
+            if (path := config.ROOT / "images" / name).is_file()
+        ]
         digits = self.folder / "digits.png"
         pixels = DigitsOnPhotos("test", 1, n_digits=2)[0]["image"]
         answers._as_picture(pixels.permute(1, 2, 0).numpy()).save(digits)
@@ -135,28 +135,45 @@ class Page:
 
     def build(self) -> gr.Blocks:
         """Lay the page out."""
+        looks = {"interactive": False, "format": "png", "buttons": ["download", "fullscreen"]}
         with gr.Blocks(title="LTX", analytics_enabled=False) as page:
             gr.Markdown("# LTX: what does a vision model look at?")
             with gr.Row():
                 with gr.Column(scale=2, min_width=300):
-                    picture = Picture(label="Picture", sources=["upload", "clipboard"], height=260, elem_id="picture")
+                    picture = gr.Image(
+                        label="Picture",
+                        sources=["upload", "clipboard"],
+                        height=260,
+                        buttons=[],
+                        elem_id="picture",
+                    )
+                    # It stays a file, which is checked before it is decoded.
+                    picture.preprocess = lambda payload: payload and payload.path
                     model = gr.Dropdown(
                         self.models.offered, value=self.models.first, allow_custom_value=True, label="Model",
                         info="an alias, or the name of a timm model whose weights are on this machine",
                     )  # fmt: skip
-                    given = gr.Examples(self.examples(), [picture, model], cache_examples=False, label="Examples")
                     target = gr.Radio([], label="Why this class?", elem_id="classes")
                     steps = gr.Slider(0, _MOST_STEPS, self.options.steps, step=1, label="Steps")
-                    stop = gr.Button("Stop", size="sm")
+                    stop = gr.Button("Stop", size="sm", elem_id="stop")
+                    given = gr.Examples(
+                        self.examples(), [picture, model], cache_examples=False, label="Examples"
+                    )
                 with gr.Column(scale=4, min_width=320):
                     said = gr.HTML(_said("Drop a picture, or take an example."), elem_id="said")
                     with gr.Row():
-                        overlay = gr.Image(label="What counts", interactive=False, format="png", elem_id="overlay")
-                        kept = gr.Image(label="What is kept (brightened)", interactive=False, format="png", elem_id="kept")
-                    download = gr.DownloadButton("Download map and pictures", interactive=False, elem_id="download")
-                    methods = gr.Dropdown([], multiselect=True, max_choices=3, label="Compare with", elem_id="methods")
-                    against = gr.Button("Compare", elem_id="compare")
-                    others = gr.Gallery(label="Other methods", columns=3, height="auto", format="png", elem_id="others")
+                        overlay = gr.Image(label="What counts", elem_id="overlay", **looks)
+                        kept = gr.Image(label="What is kept (brightened)", elem_id="kept", **looks)
+                    download = gr.DownloadButton(
+                        "Download map and pictures", interactive=False, size="sm", elem_id="download"
+                    )
+                    methods = gr.Dropdown(
+                        [], multiselect=True, max_choices=3, label="Compare with (three at most)"
+                    )
+                    against = gr.Button("Compare", size="sm", elem_id="compare")
+                    others = gr.Gallery(
+                        label="Other methods", columns=3, height="auto", elem_id="others", **looks
+                    )
             shown, asked = [overlay, kept, said, download], [picture, model, target, steps]
             cleared = [overlay, kept, download, others]
             how = {"trigger_mode": "multiple", "show_progress": "hidden"} | _WORK
@@ -168,22 +185,10 @@ class Page:
                 looking.then(self.why, asked, shown, api_name=False, **how)
             gr.on([target.input, steps.release], self.why, asked, shown, api_name="why", **how)
             stop.click(self.stop, None, said, queue=False, api_name="stop")
-            against.click(self.compare, [picture, model, target, methods], [others, said], api_name="compare", **_WORK)
-        for block in page.blocks.values():
-            _keep_local(block)
+            against.click(
+                self.compare, [picture, model, target, methods], [others, said], api_name="compare", **_WORK
+            )
         return page.queue(max_size=32)
-
-
-def _keep_local(block) -> None:
-    """Refuses addresses where a component takes a file: the framework would fetch them."""
-    move = block.async_move_resource_to_block_cache
-
-    async def move_local(path):
-        if "://" in str(path):
-            raise gr.Error("drop a file; addresses are not fetched", print_exception=False)
-        return await move(path)
-
-    block.async_move_resource_to_block_cache = move_local
 
 
 def _said(what: str | Exception) -> str:

@@ -63,9 +63,10 @@ class Models:
         Raises:
             UserError: no such model, or its weights are not here.
         """
+        options = self._options_of(name)
         with self._lock:
             if name not in self._loaded:
-                self._loaded[name] = load(self._options_of(name))
+                self._loaded[name] = load(options)
             self._loaded.move_to_end(name)
             while len(self._loaded) > _KEPT:
                 self._loaded.popitem(last=False)
@@ -77,7 +78,7 @@ class Models:
             return ExplainOptions(input=(), **shared(given, ExplainOptions, leave_out=()))
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise UserError(
-                f"model '{name!s:.60}': type an alias or a timm name; folders are named by a flag at the start"
+                f"model '{name!s:.60}': type an alias or a timm name; folders are named by the start's flags"
             )
         return ExplainOptions(
             input=(), explainee_model_name=name, device=given.device, download=given.download

@@ -1,5 +1,6 @@
 """Start and end of the page: its temporary folder, the environment of the framework, the port."""
 
+import errno
 import os
 import signal
 import socket
@@ -33,16 +34,19 @@ def serve(options: AppOptions, stop: threading.Event | None = None) -> None:
         UserError: a flag that makes no sense, a port that is taken, or a model that cannot be loaded.
     """
     _check(options)
+    port = _port(options)
     stop = stop or threading.Event()
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, lambda *_: stop.set())
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="ltx-app-", ignore_cleanup_errors=True) as name:
         folder = Path(name).resolve()
-        os.environ.update(_ENVIRONMENT, GRADIO_TEMP_DIR=str(folder), GRADIO_EXAMPLES_CACHE=str(folder / "examples"))
+        os.environ.update(
+            _ENVIRONMENT, GRADIO_TEMP_DIR=str(folder), GRADIO_EXAMPLES_CACHE=str(folder / "examples")
+        )
         models = Models(options)
         models.get(models.first)
-        page, address = _launch(options, models, folder)
+        page, address = _launch(options, port, models, folder)
         keep = set(folder.rglob("*"))  # the examples
         try:
             print(f"{address} (ready after {time.monotonic() - started:.1f} s; Ctrl-C ends it)", flush=True)
@@ -54,37 +58,52 @@ def serve(options: AppOptions, stop: threading.Event | None = None) -> None:
             page.close(verbose=False)
 
 
-def _launch(options: AppOptions, models: Models, folder: Path):
+def _launch(options: AppOptions, port: int, models: Models, folder: Path):
     """The running page and its address."""
     import gradio as gr
+    from gradio import processing_utils
     from starlette.middleware import Middleware
 
     from ltx.main.page.layout import CSS, Page
 
-    port, bytes_of_body = options.port or _free_port(options.host), options.max_megabytes * 1_000_000 + 100_000
+    bytes_of_body = options.max_megabytes * 1_000_000 + 100_000  # with the form around it
     hosts = (*LOCAL, options.host) if options.host in LOCAL else None
     guard = Middleware(Guard, folder=folder, max_bytes=bytes_of_body, hosts=hosts)
+    processing_utils.async_ssrf_protected_download = _fetch_nothing
     page = Page(models, options, folder).build()
     fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
-    try:
-        page.launch(
-            server_name=options.host, server_port=port, share=False, prevent_thread_lock=True, quiet=True,
-            ssr_mode=False, mcp_server=False, enable_monitoring=False, run_history=False, footer_links=[],
-            max_file_size=options.max_megabytes * 1_000_000, state_session_capacity=_SESSIONS,
-            app_kwargs={"middleware": [guard]}, theme=gr.themes.Default(**fonts), css=CSS,
-        )  # fmt: skip
-    except OSError as error:
-        raise UserError(f"--port {port}: cannot listen on {options.host}:{port}; choose another") from error
+    page.launch(
+        server_name=options.host, server_port=port, share=False, prevent_thread_lock=True, quiet=True,
+        allowed_paths=[], ssr_mode=False, mcp_server=False, enable_monitoring=False, run_history=False,
+        max_file_size=options.max_megabytes * 1_000_000, state_session_capacity=_SESSIONS, footer_links=[],
+        app_kwargs={"middleware": [guard]}, theme=gr.themes.Default(**fonts), css=CSS,
+    )  # fmt: skip
     return page, f"http://{options.host}:{port}/"
 
 
-def _free_port(host: str) -> int:
-    with socket.socket() as probe:
-        try:
-            probe.bind((host, 0))
-        except OSError as error:
-            raise UserError(f"--host {host}: this machine has no such address") from error
-        return probe.getsockname()[1]
+async def _fetch_nothing(url: str, cache_dir: str) -> str:
+    """Stands for the framework's download of an address that a visitor gives instead of a file."""
+    raise ValueError("drop a file; addresses are not fetched")
+
+
+def _port(options: AppOptions) -> int:
+    """The port that is asked for, or for 0 one that is free; looked for before any model is loaded.
+
+    Raises:
+        UserError: it cannot be listened on.
+    """
+    try:
+        found = socket.getaddrinfo(options.host, options.port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(found[0]) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(found[4])
+            return probe.getsockname()[1]
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise UserError(
+                f"--port {options.port}: another program listens there; choose another"
+            ) from error
+        raise UserError(f"--host {options.host} --port {options.port}: {error.strerror}") from error
 
 
 def _check(options: AppOptions) -> None:

@@ -28,8 +28,9 @@ def read_upload(path: str | Path, folder: Path, max_megabytes: int, max_megapixe
         raise UserError("that picture is not here any more; drop it again")
     if path.stat().st_size > max_megabytes * 1_000_000:
         raise UserError(f"{path.name} has more than {max_megabytes} MB; make it smaller first")
+    Image.init()
     try:
-        with Image.open(path, formats=_FORMATS) as image:
+        with Image.open(path, formats=[name for name in _FORMATS if name in Image.OPEN]) as image:
             width, height = image.size
     except Image.DecompressionBombError:
         width = height = 1_000_000
@@ -45,9 +46,7 @@ def read_upload(path: str | Path, folder: Path, max_megabytes: int, max_megapixe
     return picture
 
 
-def sweep(
-    folder: Path, keep: Collection[Path] = (), oldest: float = _OLDEST, full: int = _FULL
-) -> None:
+def sweep(folder: Path, keep: Collection[Path] = (), oldest: float = _OLDEST, full: int = _FULL) -> None:
     """Delete the files that are older than `oldest` seconds, and the oldest ones beyond `full` bytes.
 
     Args:

@@ -42,9 +42,13 @@ def test_the_last_answer_is_that_of_the_interface(steps, ask, loaded, picture):
     wanted = explain(method.explainer, loaded.explainee, image, 3, steps, method.lr, method.objective)
     last = made[-1]
     size = (40, 60)
-    maps = torch.nn.functional.interpolate(wanted.token_masks[:, None], size, mode="bilinear", align_corners=False)
+    maps = torch.nn.functional.interpolate(
+        wanted.token_masks[:, None], size, mode="bilinear", align_corners=False
+    )
     torch.testing.assert_close(last.saliency, maps[0, 0].clamp(0, 1), rtol=0, atol=1e-5)
-    assert last.scores == pytest.approx({name: value.item() for name, value in wanted.scores.items()}, abs=1e-5)
+    assert last.scores == pytest.approx(
+        {name: value.item() for name, value in wanted.scores.items()}, abs=1e-5
+    )
     assert last.step == max(steps - 1, 0)
     assert all(not answer.scores and answer.step < steps for answer in made[:-1])
     assert last.overlay.size == last.kept.size == (60, 40)

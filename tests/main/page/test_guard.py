@@ -35,7 +35,9 @@ def guard(tmp_path):
     return Guard(None, tmp_path / "open", 1000, LOCAL)
 
 
-@pytest.mark.parametrize("path", ["/", "/config", "/assets/index.js", "/gradio_api/queue/data", "/gradio_api/upload"])
+@pytest.mark.parametrize(
+    "path", ["/", "/config", "/assets/index.js", "/gradio_api/queue/data", "/gradio_api/upload"]
+)
 def test_what_the_page_needs_passes_and_may_load_nothing_from_elsewhere(path, guard):
     status, headers, passed = ask(guard, path=path)
     assert status == 200 and passed == [path]
@@ -44,8 +46,8 @@ def test_what_the_page_needs_passes_and_may_load_nothing_from_elsewhere(path, gu
 
 @pytest.mark.parametrize(
     "path",
-    ["/monitoring", "/gradio_api/proxy=http://a.b/", "/gradio_api/vibe-code", "/gradio_api/deep_link", "/login",
-     "/gradio_api/process_recording", "/docs", "/gradio_api/stream/1", "/gradio_api/run/look", "/etc/passwd"],
+    ["/monitoring", "/gradio_api/proxy=http://a.b/", "/gradio_api/vibe-code", "/gradio_api/deep_link",
+     "/login", "/docs", "/gradio_api/process_recording", "/gradio_api/stream/1", "/gradio_api/run/look"],
 )  # fmt: skip
 def test_the_rest_is_shut(path, guard):
     status, _, passed = ask(guard, path=path)
@@ -57,7 +59,13 @@ def test_files_of_the_folder_alone_are_served(guard):
     assert ask(guard, path=f"/gradio_api/file={folder}/a b.png")[0] == 200
     names = ["../secret.png", "link.png", "", "none.png", "a\0.png", "x/../../secret.png", "a" * 5000]
     paths = [f"{folder}/{name}" for name in names]
-    paths += [f"{folder.parent}/secret.png", "/etc/passwd", "open/a b.png", "http://127.0.0.1/x", "https://a.b/c.png"]
+    paths += [
+        f"{folder.parent}/secret.png",
+        "/etc/passwd",
+        "open/a b.png",
+        "http://127.0.0.1/x",
+        "https://a.b/c.png",
+    ]
     for path in paths:
         assert ask(guard, path=f"/gradio_api/file={path}")[::2] == (404, []), path
 

@@ -16,7 +16,20 @@ def test_the_first_model_has_the_flags_of_the_start(models, tiny_pair):
 
 
 @pytest.mark.parametrize(
-    "name", ["hf:/etc", "local-dir:/etc", "../tiny", "/etc/passwd", "hf-hub:a/b", "", None, 3, ["tiny"], "a" * 200, "a b"]
+    "name",
+    [
+        "hf:/etc",
+        "local-dir:/etc",
+        "../tiny",
+        "/etc/passwd",
+        "hf-hub:a/b",
+        "",
+        None,
+        3,
+        ["tiny"],
+        "a" * 200,
+        "a b",
+    ],
 )
 def test_folders_and_addresses_cannot_be_typed(name, models):
     with pytest.raises(UserError, match=r"^model '.*': type an alias or a timm name") as caught:
