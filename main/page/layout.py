@@ -172,7 +172,12 @@ class Page:
                     )
                     against = gr.Button("Compare", size="sm", elem_id="compare")
                     others = gr.Gallery(
-                        label="Other methods", columns=3, height="auto", elem_id="others", **looks
+                        label="Other methods",
+                        columns=3,
+                        height=260,
+                        object_fit="contain",
+                        elem_id="others",
+                        **looks,
                     )
             shown, asked = [overlay, kept, said, download], [picture, model, target, steps]
             cleared = [overlay, kept, download, others]
