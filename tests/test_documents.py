@@ -119,7 +119,8 @@ def test_commands_parse(path):
 def test_commands_are_found():
     calls = script_calls(MAIN_README)
     assert {Path(script).name for script, _ in calls} == {
-        "app.py", "demo.py", "explain.py", "run_seg_cls.py", "run_seg_cls_opt.py", "seg_stage_a.py", "seg_stage_b.py"
+        "app.py", "demo.py", "explain.py", "run_seg_cls.py", "run_seg_cls_opt.py", "seg_stage_a.py",
+        "seg_stage_b.py",
     }  # fmt: skip
     assert sum(len(script_calls(path)) for path in DOCUMENTS) > 40
     with pytest.raises(UserError, match="no-such-flag"):

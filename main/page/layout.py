@@ -43,10 +43,12 @@ class Page:
         self.models, self.options, self.folder = models, options, folder
         self._running: dict[str, threading.Event] = {}  # by visitor
         self._lock = threading.Lock()
-        self._read = functools.lru_cache(maxsize=16)(self._read_upload)
+        self._reading = threading.Lock()
+        self._kept = functools.lru_cache(maxsize=16)(read_upload)
 
-    def _read_upload(self, path: str) -> Image.Image:
-        return read_upload(path, self.folder, self.options.max_megabytes, self.options.max_megapixels)
+    def _read(self, path: str) -> Image.Image:
+        with self._reading:  # one at a time: a large picture takes much memory until it is made smaller
+            return self._kept(path, self.folder, self.options.max_megabytes, self.options.max_megapixels)
 
     def look(self, path: str | None, model: str):
         """A picture and a model to the top classes, what is said, and the methods to compare with."""

@@ -189,7 +189,7 @@ def browser(tmp_path):
     driver.quit()
 
 
-def wait(condition, seconds=90):
+def wait(condition, seconds=240):
     """The condition's value once it holds."""
     end = time.monotonic() + seconds
     while not (value := condition()):
