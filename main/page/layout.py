@@ -83,11 +83,11 @@ class Page:
             for answer in answers.refine(loaded, picture, target, steps, self.options.time_limit, stop):
                 if not answer.scores:
                     text = f"{said}: step {answer.step + 1} of {steps}"
-                    yield answer.overlay, answer.kept, _said(text), gr.update(interactive=False)
+                    yield *self._shown(answer), _said(text), gr.update(interactive=False)
                     continue
-                packed = answers.pack(answer, said, self.folder / "results" / secrets.token_hex(8))
+                packed = answers.pack(answer, said, self._new_folder())
                 download = gr.update(value=str(packed), interactive=True)
-                yield answer.overlay, answer.kept, _said(answer.text(said)), download
+                yield *self._shown(answer), _said(answer.text(said)), download
         except (UserError, IndexError, TypeError, ValueError) as error:
             yield gr.skip(), gr.skip(), _said(error), gr.update(interactive=False)
 
@@ -100,7 +100,8 @@ class Page:
             made = answers.compare(loaded, self._read(path), target, methods[:3])
         except UserError as error:
             return None, _said(error)
-        return [(picture, name) for picture, name in zip(made, methods, strict=False)], gr.skip()
+        shown = zip(made, methods, strict=False)
+        return [(self._file(picture, name), name) for picture, name in shown], gr.skip()
 
     def stop(self, request: gr.Request) -> str:
         """End the visitor's steps."""
@@ -118,6 +119,19 @@ class Page:
         if former is not None and visitor is not None:
             former.set()
         return stop
+
+    def _new_folder(self) -> Path:
+        return self.folder / "results" / secrets.token_hex(8)
+
+    def _file(self, picture: Image.Image, name: str) -> str:
+        """A picture in a file of its own: the framework would write equal ones over each other."""
+        path = self._new_folder() / f"{name}.png"
+        path.parent.mkdir(parents=True)
+        picture.save(path, compress_level=1)
+        return str(path)
+
+    def _shown(self, answer: answers.Answer) -> tuple[str, str]:
+        return self._file(answer.overlay, "overlay"), self._file(answer.kept, "kept")
 
     @staticmethod
     def _cleared() -> tuple:
@@ -137,7 +151,7 @@ class Page:
 
     def build(self) -> gr.Blocks:
         """Lay the page out."""
-        looks = {"interactive": False, "format": "png", "buttons": ["download", "fullscreen"]}
+        looks = {"interactive": False, "buttons": ["download", "fullscreen"]}
         with gr.Blocks(title="LTX", analytics_enabled=False) as page:
             gr.Markdown("# LTX: what does a vision model look at?")
             with gr.Row():
