@@ -1,5 +1,6 @@
 """Start and end of the page: its temporary folder, the environment of the framework, the port."""
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -49,6 +50,7 @@ def serve(options: AppOptions, stop: threading.Event | None = None) -> None:
             _ENVIRONMENT, GRADIO_TEMP_DIR=str(folder), GRADIO_EXAMPLES_CACHE=str(folder / "examples")
         )
         models = Models(options)
+        threading.Thread(target=_import_framework, daemon=True).start()  # while the weights are read
         models.get(models.first)
         page, address = _launch(options, port, models, folder)
         keep = set(folder.rglob("*"))  # the examples
@@ -83,6 +85,11 @@ def _launch(options: AppOptions, port: int, models: Models, folder: Path):
         app_kwargs={"middleware": [guard]}, theme=gr.themes.Default(**fonts), css=CSS,
     )  # fmt: skip
     return page, f"http://{options.host}:{port}/"
+
+
+def _import_framework() -> None:
+    with contextlib.suppress(ImportError):  # told where it is needed
+        import gradio  # noqa: F401
 
 
 def _share_freed_memory() -> None:
