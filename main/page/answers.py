@@ -24,7 +24,7 @@ from ltx.datasets.classes import short_name
 from ltx.main.api import explain
 from ltx.main.baselines.methods import BASELINES
 from ltx.main.baselines.options import BaselineOptions
-from ltx.main.common.figures import overlay
+from ltx.main.common.drawing import masked_image, overlay
 from ltx.main.page.models import Loaded
 from ltx.main.runs.method import Batch
 from ltx.models.explainee import Explainee, class_scores
@@ -65,9 +65,8 @@ class Answer:
 
     @property
     def kept(self) -> Image.Image:
-        """The picture times the map, which is scaled to its peak."""
-        scaled = self.saliency / self.saliency.max().clamp(min=1e-12)
-        return _as_picture((self.pixels * scaled).permute(1, 2, 0).numpy())
+        """The picture times the map, brightened so that faint maps show."""
+        return _as_picture(masked_image(self.pixels, self.saliency))
 
     def text(self, name: str) -> str:
         """The scores in words."""

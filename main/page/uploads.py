@@ -9,8 +9,8 @@ from PIL import Image
 from ltx.config import UserError
 from ltx.datasets.base import BadImageError
 from ltx.datasets.pictures import PictureFiles
-from ltx.main.explanation.pictures import LONGEST_SIDE
 
+LONGEST_SIDE = 1024
 # The formats that no other program is run for (EPS would start Ghostscript).
 _FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
 _OLDEST = 3600  # seconds that an upload or a result is kept

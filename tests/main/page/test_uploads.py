@@ -9,8 +9,7 @@ import pytest
 from PIL import Image
 
 from ltx.config import UserError
-from ltx.main.explanation.pictures import LONGEST_SIDE
-from ltx.main.page.uploads import read_upload, sweep
+from ltx.main.page.uploads import LONGEST_SIDE, read_upload, sweep
 
 
 def png_of(path, width, height):
