@@ -3,13 +3,13 @@
 import re
 from pathlib import Path
 
-from ltx.main.baselines import own
+from ltx.main.baselines import methods
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_examples_run(monkeypatch):
-    monkeypatch.setattr(own, "BASELINES", {})
+    monkeypatch.setattr(methods, "BASELINES", {})
     text = (ROOT / "main" / "interface" / "README.md").read_text(encoding="utf-8")
     names: dict = {}
     for block in re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
@@ -17,4 +17,4 @@ def test_examples_run(monkeypatch):
     (comment,) = re.findall(r"# (score,.*)", text)
     assert set(re.split(r",\s*", comment)) == set(names["explanation"].scores)
     assert names["maps"].shape == (2, 1, 64, 64)
-    assert list(own.BASELINES) == ["constant"]
+    assert list(methods.BASELINES) == ["constant"]
