@@ -22,7 +22,7 @@ class BaselineOptions(
 
     method: str = option(
         MISSING,
-        "methods, separated by commas, or 'all'; module:function is your own, called f(model, inputs, targets)",
+        "methods, separated by commas, or 'all'; module:function is your f(model, inputs, targets)",
         metavar="NAME[,NAME...]",
     )
     batch_size: int = option(8, "images explained at once", free=True)

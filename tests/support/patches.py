@@ -1,4 +1,4 @@
-"""A toy set whose right region is known: a coloured patch on a noisy, textured background decides the class."""
+"""A toy set whose right region is known: a coloured patch on a noisy background decides the class."""
 
 import torch
 from torch import Tensor
@@ -25,7 +25,7 @@ def draw(n: int, seed: int, side: int = 96, n_classes: int = 3) -> tuple[Tensor,
     def noise(*shape: int) -> Tensor:
         return torch.rand(*shape, generator=generator)
 
-    # Grey clouds, a tint of the whole picture, and grain: the background has all colours, none of them strong.
+    # Grey clouds, faint clouds of colour, and grain.
     clouds = F.interpolate(noise(n, 1, 6, 6), side, mode="bicubic", align_corners=False)
     tints = F.interpolate(noise(n, 3, 4, 4), side, mode="bicubic", align_corners=False)
     pictures = 0.15 + 0.5 * clouds + 0.25 * (tints - 0.5) + 0.15 * (noise(n, 3, side, side) - 0.5)
