@@ -197,8 +197,11 @@ def measure(own: Own, folder: Path, options) -> dict[str, dict]:
     """All figures of one model."""
     pictures, classes, where = held_out(own, options.pictures)
     place = write_pictures(folder / "held-out", pictures, classes, False)
-    found = {"fresh, command": by_command(own, place, where)}
-    found["fresh, Python"] = by_python(own, None, pictures, where)
+    found = {}
+    if "python" in options.doors:
+        found["fresh, Python"] = by_python(own, None, pictures, where)
+    if "command" in options.doors:
+        found["fresh, command"] = by_command(own, place, where)
     if options.pretrain:
         training = write_pictures(
             folder / "training", *patches.draw(240, PRETRAINING, SIDE, own.classes)[:2], True
@@ -212,8 +215,10 @@ def measure(own: Own, folder: Path, options) -> dict[str, dict]:
         print(f"{own.name}: pretrained in {time.perf_counter() - begin:.0f} s: {closing}")
         best = Path(closing["run"]) / "best.safetensors"
         flags = ("--explainer-checkpoint", best, "--steps", 25)
-        found["pretrained, command"] = by_command(own, place, where, *flags)
-        found["pretrained, Python"] = by_python(own, read_explainer(best), pictures, where)
+        if "python" in options.doors:
+            found["pretrained, Python"] = by_python(own, read_explainer(best), pictures, where)
+        if "command" in options.doors:
+            found["pretrained, command"] = by_command(own, place, where, *flags)
     return found
 
 
@@ -221,6 +226,7 @@ def main() -> None:
     """Prints the table and the closing line."""
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.add_argument("--models", nargs="+", default=list(MAKERS), choices=list(MAKERS))
+    flags.add_argument("--doors", nargs="+", default=["python", "command"], choices=["python", "command"])
     flags.add_argument("--pictures", type=int, default=50, help="held-out pictures of each model")
     flags.add_argument("--pretrain", action="store_true", help="also pretrain an explainer of each model")
     flags.add_argument("--epochs", type=int, default=3, help="of the pretraining")

@@ -8,7 +8,7 @@ import importlib
 import pytest
 import torch
 
-from ltx.main.api import Explainee, Explainer, FreeMask, LTXAttribution, Objective, explain
+from ltx.main.api import Explainee, Explainer, FreeMask, Objective, explain
 from ltx.main.interface import search
 from ltx.tests.support.classifiers import MEAN, SIZE, STD, net
 
@@ -42,12 +42,6 @@ def test_explainer_and_images_follow_the_explainee(steps, objective, explainer, 
     found = explain(explainer, explainee, images, steps=steps, objective=objective)
     assert {value.device for value in (found.saliency, found.token_masks, *found.scores.values())} == {META}
     assert {value.device.type for value in explainer.state_dict().values()} == {"cpu"}
-
-
-def test_maps_come_back_to_the_images(no_values):
-    explainee = Explainee.from_module(net(), MEAN, STD, SIZE).to(META)
-    images = torch.rand(2, 3, *SIZE, device=META)
-    assert LTXAttribution(explainee, steps=1).attribute(images).device == META
 
 
 def test_a_free_mask_is_made_beside_its_explainee():
