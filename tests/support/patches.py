@@ -8,14 +8,13 @@ COLOURS = ((0.85, 0.15, 0.15), (0.15, 0.75, 0.2), (0.2, 0.25, 0.9))
 NAMES = ("red", "green", "blue")
 
 
-def draw(n: int, seed: int, side: int = 96, n_classes: int = 3) -> tuple[Tensor, Tensor, Tensor]:
+def draw(n: int, seed: int, side: int = 96) -> tuple[Tensor, Tensor, Tensor]:
     """Pictures with one patch each, whose colour is the class.
 
     Args:
         n: pictures.
         seed: of all that is random.
         side: of the pictures, in pixels; the patch takes a quarter of it.
-        n_classes: colours.
 
     Returns:
         uint8 pictures (n, 3, side, side), int64 classes (n,), and where the patch is, bool (n, side, side).
@@ -29,7 +28,7 @@ def draw(n: int, seed: int, side: int = 96, n_classes: int = 3) -> tuple[Tensor,
     clouds = F.interpolate(noise(n, 1, 6, 6), side, mode="bicubic", align_corners=False)
     tints = F.interpolate(noise(n, 3, 4, 4), side, mode="bicubic", align_corners=False)
     pictures = 0.15 + 0.5 * clouds + 0.25 * (tints - 0.5) + 0.15 * (noise(n, 3, side, side) - 0.5)
-    classes = torch.randint(n_classes, (n,), generator=generator)
+    classes = torch.randint(len(COLOURS), (n,), generator=generator)
     patch = side // 4
     corners = torch.randint(side - patch + 1, (n, 2), generator=generator)
     places = torch.arange(side)

@@ -122,13 +122,3 @@ def test_a_folder_of_transformers(run, photo, tmp_path):
     out, found = run("--explainee-model-name", f"hf:{tmp_path / 'vit'}")
     assert found == pytest.approx(float(wanted.max()), abs=1e-4)
     assert f"{('cat', 'dog', 'fish')[wanted.argmax()]} {wanted.max():.1%}" in out
-
-
-def test_a_backbone_with_a_fresh_head_where_it_is_wanted(run, weights):
-    _, flags = weights(3)
-    for more in (("--explainer-model-name", NAME), ("--recipe", "released")):
-        assert "none found, so its backbone with a fresh head" in run(*flags, *more, "--run-name", more[1])[0]
-    assert (
-        "explainer mask, pLTX weights: none, the mask itself"
-        in run(*flags, "--explainer-model-name", "mask")[0]
-    )
