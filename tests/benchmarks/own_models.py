@@ -8,8 +8,8 @@ resnet18 with three classes and a normalisation of its own, a ViT of Hugging Fac
 Explains held-out pictures that the model has right (those that it answers with yes, as no region says no),
 from Python and from the command line: by a free mask, which needs no training, and with `--pretrain` by an
 explainer that `run_seg_cls.py` pretrained on 200 other pictures. Models that lie in `--folder` are not
-trained again. `hit` is the share of maps whose maximum lies on the patch (6% of the picture), `kept` the share
-whose masked probability is at least 0.9 of the probability.
+trained again. `hit` is the share of maps whose maximum lies on the patch (6% of the picture), `kept` the
+share whose masked probability is at least 0.9 of the probability.
 """
 
 import argparse
