@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from ltx.config import UserError
 from ltx.models.explainee import Explainee
 from ltx.models.explainer import Explainer
+from ltx.models.function_target import FunctionTarget
 
 MASK = "mask"  # its name, where others have that of a backbone
 _SHORTER, _SIGMA = 14, 1.0  # cells along the shorter side; width of the blur, in cells
@@ -26,7 +27,7 @@ class FreeMask(Explainer):
         UserError: images of a single row or column.
     """
 
-    def __init__(self, explainee: Explainee, cells: int = _SHORTER):
+    def __init__(self, explainee: Explainee | FunctionTarget, cells: int = _SHORTER):
         nn.Module.__init__(self)
         height, width = explainee.input_size
         shorter = min(height, width)
