@@ -15,6 +15,7 @@ share whose masked probability is at least 0.9 of the probability.
 import argparse
 import importlib.util
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -138,7 +139,8 @@ MAKERS = {"timm": make_timm, "hf": make_hf, "one": make_one}
 
 
 def write_pictures(folder: Path, pictures: Tensor, classes: Tensor, in_class_folders: bool) -> Path:
-    """PNG files, in one folder or in one a class."""
+    """PNG files, in one folder or in one a class; those of another call go."""
+    shutil.rmtree(folder, ignore_errors=True)
     for index, (picture, label) in enumerate(zip(pictures, classes.tolist(), strict=True)):
         place = folder / f"class_{label}" if in_class_folders else folder
         place.mkdir(parents=True, exist_ok=True)
