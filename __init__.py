@@ -11,8 +11,9 @@ from importlib import import_module, util
 from pathlib import Path
 
 __all__ = [
-    "FRESH", "TRAINED", "Defaults", "Explainee", "Explainer", "Explanation", "LTXAttribution", "Objective",
-    "default_steps", "defaults_of", "explain", "quantus_explain", "read_explainer", "score",
+    "FRESH", "FRESH_HEAD", "TRAINED", "Defaults", "Explainee", "Explainer", "Explanation", "FreeMask",
+    "LTXAttribution", "Objective", "default_steps", "defaults_of", "explain", "quantus_explain",
+    "read_explainer", "score",
 ]  # fmt: skip
 
 

@@ -38,7 +38,8 @@ class FunctionTarget:
         self, explainee, function: Callable, images: Tensor, fill: str = "black", batch_size: int = 16
     ):
         self.explainee, self.function = explainee, function
-        self.name, self.mean, self.input_size = explainee.name, explainee.mean, explainee.input_size
+        self.name, self.mean, self.std = explainee.name, explainee.mean, explainee.std
+        self.input_size, self.channels = explainee.input_size, explainee.channels
         self.num_classes = len(images)
         self._check(images[:1])
         with torch.no_grad():

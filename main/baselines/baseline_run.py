@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from ltx.config import UserError
-from ltx.main.baselines import imported
-from ltx.main.baselines.methods import BASELINES, parse_methods, resolve_methods
+from ltx.main.baselines import imported, own
+from ltx.main.baselines.methods import find_baseline, parse_methods, resolve_methods
 from ltx.main.baselines.options import BaselineOptions
 from ltx.main.baselines.selection import best_of
 from ltx.main.common.progress import display_path
@@ -68,11 +68,13 @@ def fill_with_baselines(job: MaskJob) -> None:
         imported.check_maps(options, [job.images.names[index] for index in job.chosen])
     variants = {method: variant_name(method, options) for method in methods}
     record = {
-        "methods": {variant: BASELINES[method].source for method, variant in variants.items()},
+        "methods": {variant: find_baseline(method).source for method, variant in variants.items()},
         "candidates": _candidates(list(variants.values()), options.select_best_of),
     }
     maps = BaselineMaps(variants, model_to_explain(job.explainee, options), options)
-    job.fill(Method("baselines", maps, {}, record, options))
+    functions = {method: own.code_sha256(method) for method in methods if own.is_named(method)}
+    identity = {"functions": functions} if functions else {}
+    job.fill(Method("baselines", maps, identity, record, options))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +101,7 @@ class BaselineMaps:
     def _part(self, batch: Batch) -> Maps:
         maps, chosen = {}, {}
         for method, variant in self.variants.items():
-            made = BASELINES[method].compute(self.explainee, batch, self.options)
+            made = find_baseline(method).compute(self.explainee, batch, self.options)
             made = maps[variant] = scaled(made, method, batch.names)
             if (n := self.options.select_best_of) > 1:
                 best, which = best_of(self.explainee, batch.images, made, batch.scored, n)
@@ -122,7 +124,7 @@ def check_options(options: BaselineOptions) -> None:
 
 def variant_name(method: str, options: BaselineOptions) -> str:
     """Name of a method's maps in the mask files."""
-    return imported.variant_name(options) if method == imported.METHOD else method
+    return imported.variant_name(options) if method == imported.METHOD else own.short_name(method)
 
 
 def default_run_name(options: BaselineOptions, images_name: str) -> str:

@@ -1,5 +1,7 @@
 """The baselines by name."""
 
+from collections.abc import Callable
+
 from ltx.config import UserError
 from ltx.main.baselines import (
     attention,
@@ -7,6 +9,7 @@ from ltx.main.baselines import (
     full_grad,
     gradients,
     imported,
+    own,
     rise,
     simple,
     transformer_attribution,
@@ -52,15 +55,40 @@ BASELINES = {
 }
 
 
+def add_baseline(name: str, function: Callable, source: str = "") -> None:
+    """Make a function known to `run_baselines` under a name, see `own.from_callable`.
+
+    Raises:
+        UserError: the name is taken, or is none that a mask file can carry.
+    """
+    if name in BASELINES or not name.isidentifier():
+        raise UserError(f"baseline '{name}': the name is taken, or no word of letters, digits and '_'")
+    BASELINES[name] = own.from_callable(function, source)
+
+
+def find_baseline(method: str) -> Baseline:
+    """Return the baseline of a name of the table, or of `module:function`.
+
+    Raises:
+        UserError: see `own.from_name`.
+    """
+    return own.from_name(method) if own.is_named(method) else BASELINES[method]
+
+
 def parse_methods(text: str) -> list[str]:
     """Method names of `NAME[,NAME...]`, each once, in the order given; `all` stays as it is.
 
     Raises:
-        UserError: an unknown name, or a package that is not installed.
+        UserError: an unknown name, two functions of one name, or a package that is not installed.
     """
-    names = choose_names("--method", "method", text, BASELINES, (ALL,))
-    for name in BASELINES if ALL in names else names:
-        BASELINES[name].check_package(name)
+    functions = [name.strip() for name in text.split(",") if own.is_named(name)]
+    names = choose_names("--method", "method", text, BASELINES, (ALL, *functions))
+    for name in (*BASELINES, *functions) if ALL in names else names:
+        find_baseline(name).check_package(name)
+    short = [own.short_name(name) for name in names]
+    for name in functions:
+        if short.count(own.short_name(name)) > 1 or own.short_name(name) in BASELINES:
+            raise UserError(f"--method {name}: there is another method named '{own.short_name(name)}'")
     return names
 
 
@@ -75,7 +103,7 @@ def resolve_methods(names: list[str], explainee: Explainee) -> list[str]:
         if name == ALL:
             chosen += [other for other in BASELINES if other != imported.METHOD and _works(other, explainee)]
         else:
-            BASELINES[name].applies(explainee)
+            find_baseline(name).applies(explainee)
             chosen.append(name)
     return list(dict.fromkeys(chosen))
 

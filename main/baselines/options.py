@@ -20,7 +20,11 @@ class BaselineOptions(
 ):
     """`run_baselines.py`: saliency maps of other methods, in the same mask files."""
 
-    method: str = option(MISSING, "methods, separated by commas, or 'all'", metavar="NAME[,NAME...]")
+    method: str = option(
+        MISSING,
+        "methods, separated by commas, or 'all'; module:function is your f(model, inputs, targets)",
+        metavar="NAME[,NAME...]",
+    )
     batch_size: int = option(8, "images explained at once", free=True)
     unit_size: int = option(64, "images per mask file", metavar="N")
     select_best_of: int = option(1, "also keep the best by POS of N smoothing strengths", metavar="N")

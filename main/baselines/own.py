@@ -1,6 +1,11 @@
-"""Any function as a baseline: it then has a name like the others, and is scored like them."""
+"""Any function as a baseline, scored like the others."""
 
+import functools
+import hashlib
+import importlib
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -8,7 +13,6 @@ from torch import Tensor
 
 from ltx.config import UserError
 from ltx.main.baselines.base import Baseline, Batch
-from ltx.main.baselines.methods import BASELINES
 from ltx.main.baselines.options import BaselineOptions
 from ltx.models.explainee import Explainee
 
@@ -43,12 +47,47 @@ def from_callable(function: Callable, source: str = "") -> Baseline:
     return Baseline(compute, source or f"{name}, given from Python")
 
 
-def add_baseline(name: str, function: Callable, source: str = "") -> None:
-    """Makes a function known to `run_baselines` under a name, see `from_callable`.
+def is_named(method: str) -> bool:
+    """Return whether a method is `module:function`."""
+    return ":" in method
+
+
+def short_name(method: str) -> str:
+    """Return the function's own name, which its maps get in mask files."""
+    return method.rpartition(":")[2].replace(".", "_")
+
+
+@functools.cache
+def from_name(method: str) -> Baseline:
+    """Return the baseline of `module:function`; modules of the working folder come first.
 
     Raises:
-        UserError: the name is taken, or none that a mask file can carry.
+        UserError: no such module or function, or a module that cannot be imported.
     """
-    if name in BASELINES or not name.isidentifier():
-        raise UserError(f"baseline '{name}': the name is taken, or no word of letters, digits and '_'")
-    BASELINES[name] = from_callable(function, source)
+    return from_callable(_found(method), method)
+
+
+def code_sha256(method: str) -> str:
+    """Return the hash of the file that holds `module:function`, empty where there is none."""
+    module = sys.modules.get(getattr(_found(method), "__module__", ""))
+    path = getattr(module, "__file__", None)
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else ""
+
+
+def _found(method: str) -> Callable:
+    module_name, _, name = method.partition(":")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        found = importlib.import_module(module_name)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except Exception as error:  # a module may do anything while it is imported
+        reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
+        raise UserError(
+            f"--method {method}: {reason}; wanted module:function, the module in {Path.cwd()} or installed"
+        ) from error
+    finally:
+        sys.path.remove(str(Path.cwd()))
+    if not callable(found):
+        raise UserError(f"--method {method}: a {type(found).__name__} cannot be called")
+    return found

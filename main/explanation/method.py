@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ltx.config import RELEASED, UserError
 from ltx.datasets.classes import find_class
-from ltx.main.api import FRESH, default_steps, explain
+from ltx.main.api import default_steps, defaults_of, explain
 from ltx.main.common.memory import AUTO, SideBySide, measure_slot
 from ltx.main.common.recipes import filled
 from ltx.main.explanation.options import ExplainOptions
@@ -20,6 +20,7 @@ from ltx.models.checkpoints import weights_sha256
 from ltx.models.explainee import Explainee, class_scores
 from ltx.models.explainer import Explainer
 from ltx.models.explainer_files import NoExplainerError
+from ltx.models.free_mask import MASK, FreeMask
 from ltx.models.losses import Objective
 
 log = logging.getLogger(__name__)
@@ -107,7 +108,8 @@ def picture_method(options: ExplainOptions, explainee: Explainee, names: list[st
     explainer, source = _explainer(options, explainee)
     explainer.to(explainee.mean.device)
     if not explainer.is_trained:
-        options = filled(options, FRESH.objective.as_options() | {"finetune_lr": FRESH.lr})
+        usual = defaults_of(explainer)
+        options = filled(options, usual.objective.as_options() | {"finetune_lr": usual.lr})
     options = settled(options, explainer)
     if options.batch_size != AUTO and int(options.batch_size) < 1:
         raise UserError(f"--batch-size {options.batch_size}: must be at least 1")
@@ -123,14 +125,20 @@ def picture_method(options: ExplainOptions, explainee: Explainee, names: list[st
 
 
 def _explainer(options: ExplainOptions, explainee: Explainee) -> tuple[Explainer, str]:
-    """The pair's pLTX explainer, else its backbone with a fresh head; and where its weights come from."""
+    """The pair's pLTX explainer, else a free mask; and where its weights come from, in words.
+
+    A backbone with a fresh head where it is named, asked about classes, or wanted by the released recipe.
+    """
+    if options.explainer_model_name == MASK:
+        return FreeMask(explainee), "none, the mask itself is trained"
     try:
         explainer, path, _ = pretrained_explainer(options, explainee)
         return explainer, str(path)
     except NoExplainerError as error:
-        is_chosen = options.explainer_checkpoint is not None or options.recipe not in (None, RELEASED)
-        if is_chosen or error.other_recipe is not None:
+        if options.explainer_checkpoint is not None or error.other_recipe is not None:
             raise
-    fresh = filled(options, {"activation_function": "softmax"})
-    explainer = new_explainer(fresh, explainee, options.mask_scale or 1)
-    return explainer, "none found, so its backbone with a fresh head"
+    if options.explainer_model_name or options.class_conditional or options.recipe == RELEASED:
+        fresh = filled(options, {"activation_function": "softmax"})
+        explainer = new_explainer(fresh, explainee, options.mask_scale or 1)
+        return explainer, "none found, so its backbone with a fresh head"
+    return FreeMask(explainee), "none found, so the mask itself is trained"

@@ -43,7 +43,7 @@ class ExplainOptions(
     steps: int | None = option(
         None,
         "LTX steps per picture and class; 0: pLTX, one forward pass, which depends on the class only if the "
-        "explainer is class-conditional (default: 0; 25 with --target-class if it is not; 50 without a pLTX "
+        "explainer is class-conditional (default: 0; 25 with --target-class if it is not, and without a pLTX "
         "explainer)",
         metavar="N",
     )
@@ -59,7 +59,7 @@ class ExplainOptions(
         "class only; a few times slower)",
         choices=("last", "best_loss", "best_pos"),
     )
-    finetune_lr: float | None = option(None, "learning rate (default: as for masks; 5e-4 without pLTX)")
+    finetune_lr: float | None = option(None, "learning rate (default: as for masks; 1 for a free mask)")
     outputs: str = option(
         ",".join(DEFAULT_OUTPUTS),
         f"files of each picture beside its sheet: {', '.join(OUTPUTS)}",

@@ -13,6 +13,7 @@ from ltx.config import UserError
 from ltx.main.interface.explain import Explanation, explain
 from ltx.models.explainee import Explainee
 from ltx.models.explainer import Explainer
+from ltx.models.free_mask import FreeMask
 
 
 class LTXAttribution:
@@ -22,13 +23,13 @@ class LTXAttribution:
 
     Args:
         explainee: the classifier.
-        explainer: makes the masks (default: EfficientNet-Lite0 with a fresh head).
+        explainer: makes the masks (default: a `FreeMask`).
         options: of `explain`, for every call (`steps`, `lr`, `objective`, ...).
     """
 
     def __init__(self, explainee: Explainee, explainer: Explainer | None = None, **options):
         self.explainee, self.options = explainee, options
-        self.explainer = explainer or Explainer.from_name("efficientnet_lite0", explainee)
+        self.explainer = explainer or FreeMask(explainee)
 
     def attribute(
         self,
@@ -113,7 +114,7 @@ def quantus_explain(model: nn.Module, inputs, targets, **kwargs) -> np.ndarray:
         inputs: (B, C, H, W) array or tensor.
         targets: (B,) classes.
         kwargs: `mean` and `std` of the normalisation of `inputs` (default: none, where they lie in [0, 1]);
-            `explainer`, an `Explainer` or its name (default: efficientnet_lite0 with a fresh head);
+            `explainer`, an `Explainer` or the name of a backbone (default: a `FreeMask`);
             `multi_label`; and the options of `explain` (`steps`, ...). What Quantus adds is ignored.
 
     Returns:
@@ -131,7 +132,7 @@ def quantus_explain(model: nn.Module, inputs, targets, **kwargs) -> np.ndarray:
     explainee = Explainee.from_module(
         model, mean, std, tuple(inputs.shape[-2:]), multi_label=kwargs.get("multi_label", False)
     )
-    explainer = kwargs.get("explainer", "efficientnet_lite0")
+    explainer = kwargs.get("explainer")
     if isinstance(explainer, str):
         explainer = Explainer.from_name(explainer, explainee)
     known = ("steps", "lr", "objective", "variant", "batch_size")

@@ -2,53 +2,26 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from types import SimpleNamespace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from ltx.config import RELEASED, UserError
-from ltx.main.common.recipes import recipe_values, usual_values
+from ltx.config import UserError
+from ltx.main.interface.defaults import default_steps, defaults_of
 from ltx.main.interface.pixels import as_images, seen_part, to_size
-from ltx.main.seg_classification.finetuning import Settings, finetune, pltx
-from ltx.main.seg_classification.options import LtxOptions
-from ltx.models.explainee import Explainee, read_class
+from ltx.main.interface.search import Search, try_again
+from ltx.models.explainee import Explainee
 from ltx.models.explainer import Explainer
 from ltx.models.function_target import FunctionTarget
 from ltx.models.losses import Objective
-from ltx.models.masking import apply_mask, upsample
+from ltx.models.masking import upsample
 from ltx.models.ownership import warn_of_stranger
 from ltx.models.sharing import shared_copy
 
 log = logging.getLogger(__name__)
 
 NO_CLASS = -1  # where a function is explained
-
-
-@dataclass(frozen=True)
-class Defaults:
-    """What `explain` does unless it is told otherwise.
-
-    Attributes:
-        steps: masks per image.
-        lr: constant learning rate of the finetuning.
-        objective: the loss.
-    """
-
-    steps: int
-    lr: float
-    objective: Objective
-
-
-# From pLTX weights: the paper's finetuning. From a backbone with a fresh head: more and larger steps and a
-# lighter mask loss (at 50 the mask goes black).
-_STEPS, _RATE = (
-    LtxOptions.n_epochs_to_optimize_stage_b,
-    recipe_values(RELEASED, "finetuning", "")["finetune_lr"],
-)
-TRAINED = Defaults(_STEPS, _RATE, Objective())
-FRESH = Defaults(50, 5e-4, Objective(mask_loss_mul=10.0))
 
 
 @dataclass(frozen=True)
@@ -68,6 +41,7 @@ class Explanation:
             `best_loss` and, where it is shown, `best_pos`.
         figures: `loss` (B, steps) of each step and `steps` (B,), with `best_pos` also `pos_auc` and
             `best_step`; empty without steps.
+        warnings: of each image, why its explanation looks failed, see `main.interface.verdict`; mostly none.
     """
 
     target: Tensor
@@ -77,38 +51,7 @@ class Explanation:
     variant: str
     variants: dict[str, Tensor]
     figures: dict[str, Tensor]
-
-
-def defaults_of(explainer: Explainer, recipe: str | None = None) -> Defaults:
-    """Return `FRESH` for an explainer that was never trained, else the recipe's values.
-
-    What the recipe leaves open is as in the explainer's training, then as in `TRAINED`.
-
-    Args:
-        explainer: makes the masks.
-        recipe: default: the one that the explainer was pretrained with.
-
-    Raises:
-        UserError: no such recipe.
-    """
-    if not explainer.is_trained:
-        return FRESH
-
-    def kind_of(_: str) -> str:
-        return "tokens" if explainer.has_tokens else "feature_map"
-
-    values = usual_values("finetuning", recipe, explainer.metadata, explainer.name, kind_of=kind_of)
-    return Defaults(TRAINED.steps, values["finetune_lr"], Objective.from_options(SimpleNamespace(**values)))
-
-
-def default_steps(explainer: Explainer, has_target: bool, recipe: str | None = None) -> int:
-    """Masks per image where nothing else is said.
-
-    None from a trained explainer, whose forward pass answers; but unless it is class-conditional that pass
-    knows nothing of a target, so with one the steps of `TRAINED`. Those of `FRESH` if it was never trained.
-    """
-    answers = explainer.class_conditional or not has_target
-    return 0 if explainer.is_trained and answers else defaults_of(explainer, recipe).steps
+    warnings: list[list[str]] = field(default_factory=list)
 
 
 @torch.inference_mode(False)
@@ -136,7 +79,7 @@ def explain(
             function from the module's output to one score per image, of any scale, see
             `models.function_target`.
         steps: masks per image, the first before any update; 0 for one forward pass (default: see
-            `default_steps`).
+            `default_steps`). An image whose explanation failed after them gets as many from a free mask.
         lr: learning rate of the steps (default: see `defaults_of`).
         objective: loss of the steps (default: likewise).
         variant: the mask to show: `pltx`, `last`, `best_loss`, or `best_pos`, the step with the lowest POS,
@@ -152,7 +95,7 @@ def explain(
         UserError: images, target, steps or variant that make no sense, models that do not fit together, or
             an explainee that gives NaN.
     """
-    defaults = defaults_of(explainer)
+    usual = defaults_of(explainer)
     if steps is None:
         steps = default_steps(explainer, target is not None)
     if steps < 0:
@@ -163,34 +106,31 @@ def explain(
         explainer = shared_copy(explainer).to(device)
     whole = as_images(images, explainee.channels).to(device)
     pixels = to_size(whole, explainee.input_size)
-    objective = objective or defaults.objective
+    how = replace(
+        usual, steps=steps, objective=objective or usual.objective, lr=usual.lr if lr is None else lr
+    )
     asked: Explainee | FunctionTarget = explainee
     classes = torch.arange(len(pixels), device=device)
     if callable(target):
         if variant == "best_pos":
             raise UserError("variant 'best_pos' needs a class; with a function as target choose 'best_loss'")
-        asked = FunctionTarget(explainee, target, pixels, objective.fill, batch_size)
+        asked = FunctionTarget(explainee, target, pixels, how.objective.fill, batch_size)
     else:
         classes = _classes(target, explainee, pixels, batch_size)
-    if steps:
-        lr = defaults.lr if lr is None else lr
-        settings = Settings(n_steps=steps, lr=lr, slots=batch_size, select=variant == "best_pos")
-        masks, figures = finetune(explainer, asked, pixels, classes, classes, objective, settings, progress)
-    else:
-        masks, figures = pltx(explainer, pixels, classes, batch_size), {}
-        progress(len(pixels))
-    variant = variant or ("last" if steps else "pltx")
-    if variant not in masks:
-        raise UserError(f"no variant '{variant}'; with {steps} steps there are {', '.join(masks)}")
-    shown = masks[variant]
+    search = Search(asked, how, variant or ("last" if steps else "pltx"), batch_size)
+    found = search.run(explainer, pixels, classes, progress)
+    if steps and search.variant != "pltx" and any(found.warnings):
+        try_again(found, search, explainer, pixels, classes)
     rows, columns = seen_part(tuple(whole.shape[-2:]), explainee.input_size)
     saliency = torch.zeros_like(whole[:, 0])
     seen = saliency[:, rows, columns]
+    shown = found.masks[search.variant]
     seen.copy_(upsample(shown, tuple(seen.shape[-2:])))
     if callable(target):
         classes = torch.full_like(classes, NO_CLASS)
-    scores = score(asked, pixels, classes, shown, batch_size)
-    return Explanation(classes, shown, saliency, scores, variant, masks, figures)
+    return Explanation(
+        classes, shown, saliency, found.scores, search.variant, found.masks, found.figures, found.warnings
+    )
 
 
 def _check_pair(explainer: Explainer, explainee: Explainee, target) -> None:
@@ -209,25 +149,6 @@ def _check_pair(explainer: Explainer, explainee: Explainee, target) -> None:
             f"make one with Explainer.from_name('{explainer.name}', explainee)"
         )
     warn_of_stranger(explainer, explainee)
-
-
-@torch.no_grad()
-def score(
-    explainee: Explainee, images: Tensor, classes: Tensor, token_masks: Tensor, batch_size: int = 16
-) -> dict[str, Tensor]:
-    """`Explanation.scores` of token masks (B, h, w) over images (B, C, H, W) for classes (B,)."""
-    maps = upsample(token_masks, tuple(images.shape[-2:]))[:, None]
-    shown = {"": images, "masked_": apply_mask(images, maps), "complement_": apply_mask(images, 1 - maps)}
-    what = "score" if isinstance(explainee, FunctionTarget) else "probability"
-    scores = {}
-    for name, pixels in shown.items():
-        parts = zip(pixels.split(batch_size), classes.split(batch_size), strict=True)
-        if isinstance(explainee, FunctionTarget):
-            values = [explainee.scores(part) for part, _ in parts]
-        else:
-            values = [read_class(explainee, *part)[0] for part in parts]
-        scores[name + what] = torch.cat(values)
-    return scores | {"mask_area": maps.mean((1, 2, 3))}
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ On several GPUs or machines the same command gives the same explainer (--batch-s
     srun --ntasks 8 --gpus-per-task 1 python main/seg_classification/run_seg_cls.py ...
 """
 
+import logging
 from pathlib import Path
 from runpy import run_path
 
@@ -21,6 +22,8 @@ if not __package__:  # run as a file
 
 from ltx.main.common import cli, progress
 from ltx.main.seg_classification.options import PretrainOptions
+
+log = logging.getLogger(__name__)
 
 
 @cli.script(PretrainOptions)
@@ -32,6 +35,7 @@ def main(options: PretrainOptions) -> tuple[Path, dict, dict]:
     from ltx.main.runs.build_models import load_explainee
     from ltx.main.runs.skipped import counts
     from ltx.main.seg_classification.pretrain_run import pretrain
+    from ltx.main.seg_classification.validation import collapse
 
     device = pick_device(options.device)
     images_of(options)  # before weights are looked for
@@ -44,7 +48,10 @@ def main(options: PretrainOptions) -> tuple[Path, dict, dict]:
     )
     print(f"explainer: {progress.display_path(folder)}")
     figures = {"POS": best["val_POS"], "mask_area": best["val_mask_area"], "epoch": best["epoch"]}
-    return folder, {"pltx": figures}, counts(folder)
+    if (said := collapse(best["val_mask_area"])) is None:
+        return folder, {"pltx": figures}, counts(folder)
+    log.warning(said)
+    return folder, {"pltx": figures}, counts(folder) | {"collapsed": True}
 
 
 if __name__ == "__main__":

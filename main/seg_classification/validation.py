@@ -12,6 +12,7 @@ from ltx.models.losses import Objective
 from ltx.models.masking import upsample
 
 COUNTED = "counted"  # images behind the sums
+_EMPTY, _FULL = 0.005, 0.95  # mean mask areas that tell nothing apart
 
 
 def add_up(sums: dict[str, Tensor | float], figures: dict[str, Tensor], counting: Tensor) -> None:
@@ -31,6 +32,17 @@ def means(sums: dict[str, float], which: str) -> dict[str, float]:
     if not sums.get(COUNTED):
         raise UserError(f"none of the {which} images can be read; --on-bad-image fail names the first")
     return {name: total / sums[COUNTED] for name, total in sums.items() if name != COUNTED}
+
+
+def collapse(mask_area: float) -> str | None:
+    """Return in words that masks of this mean area show nothing, and what to change; None where they may."""
+    if not (mask_area < _EMPTY or mask_area > _FULL):
+        return None
+    kind, change = ("empty", "a lower") if mask_area < _EMPTY else ("full", "a higher")
+    return (
+        f"the explainer has collapsed: its masks are {kind} (mean area {mask_area:.3f}); pretrain it again "
+        f"with {change} --mask-loss-mul, a lower --lr, or more images"
+    )
 
 
 @torch.no_grad()

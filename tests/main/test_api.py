@@ -10,7 +10,16 @@ from torch.nn import functional as F
 
 from ltx import config
 from ltx.config import UserError
-from ltx.main.api import FRESH, TRAINED, Explainee, Explainer, Objective, defaults_of, explain, read_explainer
+from ltx.main.api import (
+    FRESH_HEAD,
+    TRAINED,
+    Explainee,
+    Explainer,
+    Objective,
+    defaults_of,
+    explain,
+    read_explainer,
+)
 from ltx.models.explainee import read_class
 
 MEAN, STD, SIZE = (0.4, 0.5, 0.6), (0.3, 0.25, 0.2), (24, 40)
@@ -146,7 +155,7 @@ def test_steps_find_where_the_class_lies(target, quarter, make_explainer):
     outside = (mask.sum() - mask[quarter].sum()) / 12
     assert mask[quarter].mean() > 3 * outside
     assert explanation.scores["masked_probability"] > explanation.scores["complement_probability"] + 0.2
-    assert explanation.figures["loss"].shape == (1, FRESH.steps)
+    assert explanation.figures["loss"].shape == (1, FRESH_HEAD.steps)
     assert all(torch.equal(value, before[name]) for name, value in explainer.state_dict().items())
 
 
@@ -170,7 +179,7 @@ def test_default_steps_depend_on_explainer_and_target(trained, make_explainer):
     selected = explain(trained, explainee, images, steps=3, variant="best_pos")
     assert set(selected.variants) == {"pltx", "last", "best_loss", "best_pos"}
     assert selected.figures["pos_auc"].shape == (1, 3)
-    assert defaults_of(make_explainer()) is FRESH
+    assert defaults_of(make_explainer()) is FRESH_HEAD
 
 
 def test_finetuning_goes_on_with_the_objective_of_pretraining(trained):

@@ -6,9 +6,9 @@ import torch
 
 from ltx.config import UserError
 from ltx.main.baselines.base import Batch
-from ltx.main.baselines.methods import BASELINES
+from ltx.main.baselines.methods import BASELINES, add_baseline
 from ltx.main.baselines.options import BaselineOptions
-from ltx.main.baselines.own import add_baseline, from_callable
+from ltx.main.baselines.own import from_callable
 from ltx.main.baselines.simple import input_gradient
 from ltx.models.explainee import Explainee
 from ltx.tests.support.classifiers import MEAN, SIZE, STD, net
@@ -56,7 +56,7 @@ def test_maps_that_are_refused(maps, message, explainee):
 
 
 def test_a_function_gets_a_name_like_the_others(monkeypatch):
-    monkeypatch.setattr("ltx.main.baselines.own.BASELINES", known := dict(BASELINES))
+    monkeypatch.setattr("ltx.main.baselines.methods.BASELINES", known := dict(BASELINES))
     add_baseline("mine", gradient)
     assert known["mine"].source == "gradient, given from Python"
     for name in ("mine", "rise", "no name"):

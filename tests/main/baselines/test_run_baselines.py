@@ -156,3 +156,37 @@ def test_nan_counts_as_zero_and_is_said(caplog):
     scaled = scaled_maps(maps, "some_cam", ["a", "b"])
     assert scaled.isfinite().all() and scaled[1, 0, 0] == 0 and scaled[1].max() == 1
     assert "some_cam gave NaN or infinities for image b" in caplog.text
+
+
+OWN = """
+import torch
+
+def middle(model, inputs, targets):
+    return inputs.square().mean(1) + targets[:, None, None]
+
+def broken(model, inputs, targets):
+    return torch.zeros(1)
+
+number = 3
+"""
+
+
+def test_a_function_of_a_module_is_scored_like_the_others(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own_maps.py").write_text(OWN)
+    arguments = ("--method", "random,own_maps:middle", "--run-name", "r")
+    assert set(run(*arguments).closing["results"]) == {"random", "middle"}
+    unit = read_unit(unit_files(tmp_path / "r")[0])
+    assert unit.saliency["middle"].shape == (3, 64, 64)
+    record = json.loads((tmp_path / "r" / "run.json").read_text())
+    assert record["methods"]["middle"] == "own_maps:middle"
+    run(*arguments)  # goes on where it was
+    (tmp_path / "own_maps.py").write_text(OWN + "\n# changed\n")
+    assert "holds another run" in run(*arguments).error or "was" in run(*arguments).error
+    for method, message in (
+        ("own_maps:nothing", "has no attribute 'nothing'"),
+        ("no_such_module:f", "No module named 'no_such_module'"),
+        ("own_maps:number", "a int cannot be called"),
+        ("own_maps:broken", "gives maps of (1,); wanted (3, 64, 64)"),
+    ):
+        assert message in run("--method", method, "--run-name", "s").error

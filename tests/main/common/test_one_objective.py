@@ -8,7 +8,7 @@ import torch
 
 from ltx import config
 from ltx.config import Rule
-from ltx.main.api import FRESH, TRAINED, defaults_of
+from ltx.main.api import FRESH_HEAD, TRAINED, defaults_of
 from ltx.main.explanation import method
 from ltx.main.explanation.options import ExplainOptions
 from ltx.main.runs.build_models import settled
@@ -81,5 +81,5 @@ def test_flags_on_an_explainer_that_was_never_trained(make_explainer, monkeypatc
     monkeypatch.setattr(method, "pretrained_explainer", lambda *_: (explainer, "file", {}))
     options = ExplainOptions(input=(), explainee_model_name="tiny_vit", mask_loss="l1")
     plan = method.picture_method(options, ON_CPU, [])
-    assert plan.objective == dataclasses.replace(FRESH.objective, mask_loss="l1")
-    assert (plan.lr, plan.steps) == (FRESH.lr, FRESH.steps)
+    assert plan.objective == dataclasses.replace(FRESH_HEAD.objective, mask_loss="l1")
+    assert (plan.lr, plan.steps) == (FRESH_HEAD.lr, FRESH_HEAD.steps)

@@ -134,13 +134,23 @@ def test_the_step_with_the_lowest_pos_is_shown_where_asked(run, photo):
     assert "best_pos" in read_unit(unit_files(written(result)[0])[0]).token_masks
 
 
-def test_without_a_pltx_explainer_a_fresh_head_is_finetuned(run, photo):
-    result = run("--input", photo, explainer=None)
+@pytest.mark.parametrize(
+    ("flags", "said", "steps"),
+    [
+        ((), "none found, so the mask itself is trained", 25),
+        (("--recipe", "ordered"), "none found, so the mask itself is trained", 25),
+        (("--explainer-model-name", "mask"), "none, the mask itself is trained", 25),
+        (("--recipe", "released"), "none found, so its backbone with a fresh head", 50),
+        (("--explainer-model-name", "tiny"), "none found, so its backbone with a fresh head", 50),
+    ],
+)
+def test_without_a_pltx_explainer(flags, said, steps, run, photo):
+    result = run("--input", photo, *flags, explainer=None)
     assert result.code == 0, result.err
-    assert "none found, so its backbone with a fresh head" in result.out
+    assert said in result.out
     unit = read_unit(unit_files(written(result)[0])[0])
-    assert unit.arrays["loss"].shape == (1, 50)
-    assert unit.token_masks["last"].max() == 1  # softmax over the tokens, divided by its maximum
+    assert unit.arrays["loss"].shape == (1, steps)
+    assert unit.token_masks["last"].shape[1:] == ((14, 14) if steps == 25 else (4, 4))
 
 
 def test_a_folder_of_pictures(run, write_images, tmp_path):
@@ -375,10 +385,10 @@ def test_a_class_conditional_explainer_is_known_by_its_file_and_answers_in_one_p
     assert "knows of no classes" in run("--input", photo, "--class-conditional", "True").error
 
 
-def test_an_explainer_of_another_recipe_is_named_rather_than_a_fresh_one_made(run, photo, tiny_pair, places):
+def test_an_explainer_of_another_recipe_is_named_rather_than_started_anew(run, photo, tiny_pair, places):
     explainee = Explainee.from_name("tiny", tiny_pair.explainee)
     for kind, conditional in (("class_conditional-ordered", True), ("predicted-ordered", False)):
-        assert "fresh head" in run("--input", photo, "--class-conditional", conditional, explainer=None).out
+        assert "none found" in run("--input", photo, "--class-conditional", conditional, explainer=None).out
         explainer = Explainer.for_explainee("tiny", explainee, class_conditional=conditional)
         save_explainer(places / "checkpoints" / "tiny" / kind / "best.safetensors", explainer, "tiny", {})
         result = run("--input", photo, "--class-conditional", conditional, explainer=None)

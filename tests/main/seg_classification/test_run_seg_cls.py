@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from ltx import config
 from ltx.main.runs import build_models
-from ltx.main.seg_classification import pretraining, run_seg_cls, run_seg_cls_opt
+from ltx.main.seg_classification import pretraining, run_seg_cls, run_seg_cls_opt, validation
 from ltx.models.checkpoints import load_safetensors
 from ltx.models.explainee import Explainee
 from ltx.models.explainer import Explainer
@@ -53,6 +53,14 @@ def test_run(start, places):
     plan = pretraining.Plan(2, 4, 2e-4, 0.01, 8, False)
     assert run["highest_rate"] == pytest.approx(plan.highest_rate(6))
     assert f"the rate will reach {plan.highest_rate(6):.3g}" in done.out
+
+
+@pytest.mark.parametrize(("bound", "kind"), [("_EMPTY", "empty"), ("_FULL", "full")])
+def test_a_collapsed_explainer_is_no_success(bound, kind, start, caplog, monkeypatch):
+    assert "collapsed" not in start().closing and "collapsed" not in caplog.text
+    monkeypatch.setattr(validation, bound, 1.0 if kind == "empty" else 0.0)
+    assert start().closing["collapsed"] is True
+    assert f"the explainer has collapsed: its masks are {kind} (mean area 0." in caplog.text
 
 
 def test_manifests_list_what_was_read(start, places):
