@@ -94,7 +94,9 @@ def _maps_of(
     if not options.steps:
         return pltx_maps(explainer)
     options = settled(options, explainer)
-    settings = Settings(options.steps, options.finetune_lr, select=False)
+    settings = Settings(
+        options.steps, options.finetune_lr, options.finetune_decay, options.kink_width, select=False
+    )
     loss = Objective.from_options(options)
     memory = measure_slot(explainer, explainee, loss)
     side_by_side = SideBySide(options.batch_size, memory, explainee.mean.device)

@@ -5,10 +5,12 @@ from typing import ClassVar
 
 from ltx.main.common import options as common
 from ltx.main.common.options import option, options
+from ltx.main.seg_classification.options import RateOptions
 
 
 @options("finetuning")
 class ClassEvalOptions(
+    RateOptions,
     common.RunOptions,
     common.PlaceOptions,
     common.SegmentationSetOptions,

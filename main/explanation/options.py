@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from ltx.main.common import options as common
 from ltx.main.common.options import option, options
+from ltx.main.seg_classification.options import RateOptions
 
 OUTPUTS = ("overlay", "heatmap", "masked", "mask", "box", "cutout", "npy", "json")
 DEFAULT_OUTPUTS = OUTPUTS[:3]
@@ -13,6 +14,7 @@ DEFAULT_OUTPUTS = OUTPUTS[:3]
 
 @options("finetuning", free=True)
 class ExplainOptions(
+    RateOptions,
     common.DeviceOptions,
     common.BadImageOptions,
     common.PlaceOptions,
@@ -43,8 +45,8 @@ class ExplainOptions(
     steps: int | None = option(
         None,
         "LTX steps per picture and class; 0: pLTX, one forward pass, which depends on the class only if the "
-        "explainer is class-conditional (default: 0; 25 with --target-class if it is not, and without a pLTX "
-        "explainer)",
+        "explainer is class-conditional (default: 25; 0 if it is, and with --recipe released without "
+        "--target-class)",
         metavar="N",
     )
     batch_size: int | str | None = option(

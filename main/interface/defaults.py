@@ -20,12 +20,14 @@ class Defaults:
         lr: learning rate of the finetuning.
         objective: the loss.
         decay: let the rate fall to 0.
+        kink_width: see `finetuning.Settings`.
     """
 
     steps: int
     lr: float
     objective: Objective
     decay: bool = False
+    kink_width: float = 0.0
 
 
 # From pLTX weights: the paper's finetuning. From a backbone with a fresh head: more and larger steps and a
@@ -59,7 +61,13 @@ def defaults_of(explainer: Explainer, recipe: str | None = None) -> Defaults:
         return "tokens" if explainer.has_tokens else "feature_map"
 
     values = usual_values("finetuning", recipe, explainer.metadata, explainer.name, kind_of=kind_of)
-    return Defaults(TRAINED.steps, values["finetune_lr"], Objective.from_options(SimpleNamespace(**values)))
+    return Defaults(
+        TRAINED.steps,
+        values["finetune_lr"],
+        Objective.from_options(SimpleNamespace(**values)),
+        values["finetune_decay"],
+        values["kink_width"],
+    )
 
 
 def default_steps(explainer: Explainer, has_target: bool, recipe: str | None = None) -> int:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ltx.config import UserError
-from ltx.main.interface.defaults import default_steps, defaults_of
+from ltx.main.interface.defaults import Defaults, default_steps, defaults_of
 from ltx.main.interface.pixels import as_images, seen_part, to_size
 from ltx.main.interface.search import Search, try_again
 from ltx.models.explainee import Explainee
@@ -54,8 +54,6 @@ class Explanation:
     warnings: list[list[str]] = field(default_factory=list)
 
 
-@torch.inference_mode(False)
-@torch.enable_grad()
 def explain(
     explainer: Explainer,
     explainee: Explainee,
@@ -98,17 +96,33 @@ def explain(
     usual = defaults_of(explainer)
     if steps is None:
         steps = default_steps(explainer, target is not None)
-    if steps < 0:
-        raise UserError(f"steps must be 0 or more, not {steps}")
+    how = replace(
+        usual, steps=steps, objective=objective or usual.objective, lr=usual.lr if lr is None else lr
+    )
+    return explain_as(explainer, explainee, images, target, how, variant, batch_size, progress)
+
+
+@torch.inference_mode(False)
+@torch.enable_grad()
+def explain_as(
+    explainer: Explainer,
+    explainee: Explainee,
+    images: Tensor,
+    target: int | Sequence[int] | Tensor | Callable | None,
+    how: Defaults,
+    variant: str | None = None,
+    batch_size: int = 16,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Explanation:
+    """`explain` with all settings given."""
+    if how.steps < 0:
+        raise UserError(f"steps must be 0 or more, not {how.steps}")
     _check_pair(explainer, explainee, target)
     device = explainee.mean.device
     if explainer.class_conditional or explainer.mean.device != device:  # the class enters through a hook
         explainer = shared_copy(explainer).to(device)
     whole = as_images(images, explainee.channels).to(device)
     pixels = to_size(whole, explainee.input_size)
-    how = replace(
-        usual, steps=steps, objective=objective or usual.objective, lr=usual.lr if lr is None else lr
-    )
     asked: Explainee | FunctionTarget = explainee
     classes = torch.arange(len(pixels), device=device)
     if callable(target):
@@ -117,9 +131,9 @@ def explain(
         asked = FunctionTarget(explainee, target, pixels, how.objective.fill, batch_size)
     else:
         classes = _classes(target, explainee, pixels, batch_size)
-    search = Search(asked, how, variant or ("last" if steps else "pltx"), batch_size)
+    search = Search(asked, how, variant or ("last" if how.steps else "pltx"), batch_size)
     found = search.run(explainer, pixels, classes, progress)
-    if steps and search.variant != "pltx" and any(found.warnings):
+    if how.steps and search.variant != "pltx" and any(found.warnings):
         try_again(found, search, explainer, pixels, classes)
     rows, columns = seen_part(tuple(whole.shape[-2:]), explainee.input_size)
     saliency = torch.zeros_like(whole[:, 0])

@@ -67,8 +67,9 @@ class Search:
         """Masks of images (n, C, H, W) in [0, 1] for classes (n,)."""
         how, figures = self.how, {}
         if how.steps:
+            best = self.variant == "best_pos"
             settings = Settings(
-                how.steps, how.lr, how.decay, slots=self.batch_size, select=self.variant == "best_pos"
+                how.steps, how.lr, how.decay, how.kink_width, slots=self.batch_size, select=best
             )
             masks, figures = finetune(
                 explainer, self.asked, pixels, classes, classes, how.objective, settings, progress

@@ -7,7 +7,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
@@ -21,10 +21,10 @@ from torchvision.transforms.v2 import functional as TF
 from ltx.config import UserError
 from ltx.datasets.base import seen, to_tensor
 from ltx.datasets.classes import short_name
-from ltx.main.api import explain
 from ltx.main.baselines.methods import BASELINES
 from ltx.main.baselines.options import BaselineOptions
 from ltx.main.common.drawing import masked_image, overlay
+from ltx.main.interface.explain import explain_as
 from ltx.main.page.models import Loaded
 from ltx.main.runs.method import Batch
 from ltx.models.explainee import Explainee, class_scores
@@ -139,10 +139,10 @@ def refine(
         news.put(masks.detach()[0, 0].float().cpu())
 
     def work() -> None:
-        objective = _Watched(**vars(method.objective), seen=look)
+        how = replace(method.how, steps=steps, objective=_Watched(**vars(method.how.objective), seen=look))
         image = _input(loaded.explainee, picture)
         try:
-            news.put(explain(method.explainer, loaded.explainee, image, target, steps, method.lr, objective))
+            news.put(explain_as(method.explainer, loaded.explainee, image, target, how))
         except BaseException as error:
             news.put(error)
 

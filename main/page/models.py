@@ -1,12 +1,11 @@
 """The models that the page offers: loaded when first asked for, the last few kept."""
 
-import dataclasses
 import re
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from ltx.config import ALIASES, RELEASED, UserError
+from ltx.config import ALIASES, UserError
 from ltx.datasets.classes import names_of_classes
 from ltx.main.common.cli import shared
 from ltx.main.common.devices import pick_device
@@ -15,12 +14,10 @@ from ltx.main.explanation.options import ExplainOptions
 from ltx.main.page.options import AppOptions
 from ltx.main.runs.build_models import load_explainee
 from ltx.models.explainee import Explainee
-from ltx.models.explainer_files import NoExplainerError
 
 _KEPT = 3
 # Folders and files are named on the command line only: a visitor chooses none of this machine's.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
-_PREFERRED = "ordered"  # recipe, where its explainer is there and no flag names another
 
 
 @dataclass(frozen=True)
@@ -94,10 +91,4 @@ def load(options: ExplainOptions) -> Loaded:
     explainee = load_explainee(options).to(pick_device(options.device))
     names = list(explainee.labels or ()) if options.class_names is None else []
     names = names or names_of_classes(explainee.name, explainee.num_classes, options.class_names)
-    if options.recipe is None and options.explainer_checkpoint is None:
-        try:
-            preferred = dataclasses.replace(options, recipe=_PREFERRED)
-            return Loaded(explainee, picture_method(preferred, explainee, names), names)
-        except NoExplainerError:
-            options = dataclasses.replace(options, recipe=RELEASED)
     return Loaded(explainee, picture_method(options, explainee, names), names)

@@ -62,7 +62,23 @@ class PretrainOptions(
 
 
 @options("finetuning")
+class RateOptions:
+    """Rate and gradients of the finetuning, beside its learning rate."""
+
+    finetune_decay: bool | None = option(
+        None,
+        "let the rate fall to 0, from half of it over all of it (default: False; ordered, CNNs: True)",
+    )
+    kink_width: float | None = option(
+        None,
+        "round the ReLUs' kinks in the backward pass, so that rounding moves masks less (default: 0; "
+        "ordered, CNNs: 0.3)",
+    )
+
+
+@options("finetuning")
 class LtxOptions(
+    RateOptions,
     common.RunOptions,
     common.BadImageOptions,
     common.SpeedOptions,
@@ -90,15 +106,6 @@ class LtxOptions(
         "constant learning rate, or 'released': continue the checkpoint's optimiser and schedule "
         "(default: 5e-5; ordered: 2e-4, CNNs 1e-3)",
         metavar="RATE|released",
-    )
-    finetune_decay: bool | None = option(
-        None,
-        "let the rate fall to 0, from half of it over all of it (default: False; ordered, CNNs: True)",
-    )
-    kink_width: float | None = option(
-        None,
-        "round the ReLUs' kinks in the backward pass, so that rounding moves masks less (default: 0; "
-        "ordered, CNNs: 0.3)",
     )
     lr: float | None = option(None, "peak of the schedule of --finetune-lr released (default: 2e-3)")
     optimize_by_pos: bool = option(True, "keep the step with the lowest POS (False: the highest NEG)")

@@ -37,12 +37,12 @@ def objectives(explainer, monkeypatch, **given) -> list[Objective]:
     names = {"explainee_model_name": "tiny_vit"}
     command = settled(FinetuneOptions(**names, **given), explainer)
     plan = method.picture_method(ExplainOptions(input=(), **names, **given), ON_CPU, [])
-    found = [Objective.from_options(command), plan.objective]
+    found = [Objective.from_options(command), plan.how.objective]
     settings = finetune_settings(FinetuneOptions(**names, **given), explainer, None)
-    assert settings.lr == plan.lr
+    assert settings.lr == plan.how.lr
     if not given.keys() - {"recipe"}:
         defaults = defaults_of(explainer, given.get("recipe"))
-        assert defaults.lr == plan.lr
+        assert defaults.lr == plan.how.lr
         found.append(defaults.objective)
     return found
 
@@ -81,5 +81,5 @@ def test_flags_on_an_explainer_that_was_never_trained(make_explainer, monkeypatc
     monkeypatch.setattr(method, "pretrained_explainer", lambda *_: (explainer, "file", {}))
     options = ExplainOptions(input=(), explainee_model_name="tiny_vit", mask_loss="l1")
     plan = method.picture_method(options, ON_CPU, [])
-    assert plan.objective == dataclasses.replace(FRESH_HEAD.objective, mask_loss="l1")
-    assert (plan.lr, plan.steps) == (FRESH_HEAD.lr, FRESH_HEAD.steps)
+    assert plan.how.objective == dataclasses.replace(FRESH_HEAD.objective, mask_loss="l1")
+    assert (plan.how.lr, plan.how.steps) == (FRESH_HEAD.lr, FRESH_HEAD.steps)

@@ -1,6 +1,7 @@
 """`main/explain.py` as a user runs it, on tiny random models."""
 
 import csv
+import dataclasses
 import errno
 import json
 import os
@@ -14,6 +15,7 @@ from PIL import Image
 
 from ltx.datasets.base import to_tensor
 from ltx.main import explain
+from ltx.main.explanation import method
 from ltx.main.explanation import run as explanation_run
 from ltx.main.explanation.method import PictureMethod
 from ltx.main.explanation.pictures import stems
@@ -385,13 +387,25 @@ def test_a_class_conditional_explainer_is_known_by_its_file_and_answers_in_one_p
     assert "knows of no classes" in run("--input", photo, "--class-conditional", "True").error
 
 
+def test_the_best_recipe_is_taken_without_a_flag(run, photo, tiny_pair, places, monkeypatch):
+    explainee = Explainee.from_name("tiny", tiny_pair.explainee)
+    explainer = Explainer.for_explainee("tiny", explainee)
+    ordered = places / "checkpoints" / "tiny" / "predicted-ordered" / "best.safetensors"
+    save_explainer(ordered, explainer, "tiny", {"recipe": "ordered"})
+    monkeypatch.setattr(method, "TRAINED", dataclasses.replace(method.TRAINED, steps=3))
+    made = run("--input", photo, explainer=None)
+    assert made.code == 0 and str(ordered) in made.out and "ltx3" in made.closing["run"]
+    assert "pltx" in run("--input", photo, "--steps", "0", explainer=None).closing["run"]
+
+
 def test_an_explainer_of_another_recipe_is_named_rather_than_started_anew(run, photo, tiny_pair, places):
     explainee = Explainee.from_name("tiny", tiny_pair.explainee)
     for kind, conditional in (("class_conditional-ordered", True), ("predicted-ordered", False)):
         assert "none found" in run("--input", photo, "--class-conditional", conditional, explainer=None).out
         explainer = Explainer.for_explainee("tiny", explainee, class_conditional=conditional)
         save_explainer(places / "checkpoints" / "tiny" / kind / "best.safetensors", explainer, "tiny", {})
-        result = run("--input", photo, "--class-conditional", conditional, explainer=None)
+        asked = ("--input", photo, "--class-conditional", conditional, "--recipe", "released")
+        result = run(*asked, explainer=None)
         assert result.code == 2 and "add --recipe ordered" in result.error
 
 

@@ -3,6 +3,7 @@
 import json
 import threading
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,9 +12,9 @@ from PIL import Image
 
 from ltx.config import UserError
 from ltx.datasets.base import to_tensor
-from ltx.main.api import explain
 from ltx.main.baselines import methods as baselines
 from ltx.main.baselines.base import Baseline
+from ltx.main.interface.explain import explain_as
 from ltx.main.page import answers
 
 
@@ -39,7 +40,7 @@ def test_top_classes(loaded, picture):
 def test_the_last_answer_is_that_of_the_interface(steps, ask, loaded, picture):
     made = list(ask(steps=steps))
     image, method = to_tensor(picture, (32, 32))[None], loaded.method
-    wanted = explain(method.explainer, loaded.explainee, image, 3, steps, method.lr, method.objective)
+    wanted = explain_as(method.explainer, loaded.explainee, image, 3, replace(method.how, steps=steps))
     last = made[-1]
     size = (40, 60)
     maps = torch.nn.functional.interpolate(
