@@ -169,7 +169,7 @@ def _wrong_field(record: Any, fields: dict[str, Any]) -> str | None:
 
 
 def _wrong_annotation(record: Any, images: dict) -> str | None:
-    """What makes an annotation unusable, None where at least one of its polygons or its runs can be used."""
+    """Reason why an annotation is unusable, None where one of its polygons or its runs can be used."""
     if why := _wrong_field(record, {"id": int | str, "image_id": int | str, "segmentation": list | dict}):
         return why
     if record["image_id"] not in images:
@@ -184,7 +184,7 @@ def _wrong_annotation(record: Any, images: dict) -> str | None:
 
 
 def _drop_bad_polygons(record: dict, image: dict) -> list[str]:
-    """Keeps the usable polygons of an annotation; returns what was dropped."""
+    """Keep the usable polygons of an annotation; returns what was dropped."""
     if isinstance(record["segmentation"], dict):
         return []
     side = max(image["height"], image["width"])
@@ -194,7 +194,7 @@ def _drop_bad_polygons(record: dict, image: dict) -> list[str]:
 
 
 def _wrong_runs(mask: dict, height: int, width: int) -> str | None:
-    """What makes run lengths unusable: pycocotools, which is C, would leave its memory or not end."""
+    """Reason why run lengths are unusable: pycocotools, which is C, would leave its memory or not end."""
     counts, size = mask.get("counts"), mask.get("size")
     if size != [height, width]:
         size = "x".join(map(str, size)) if isinstance(size, list) else size
@@ -207,7 +207,7 @@ def _wrong_runs(mask: dict, height: int, width: int) -> str | None:
 
 
 def _wrong_polygon(polygon: Any, side: int) -> str | None:
-    """What makes a polygon unusable, on an image whose longer side has `side` pixels."""
+    """Reason why a polygon is unusable, on an image whose longer side has `side` pixels."""
     if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
         return "has fewer than three corners"
     if not all(isinstance(value, int | float) and abs(value) <= 10 * side for value in polygon):

@@ -59,7 +59,7 @@ class FolderImages(ImageSet):
 def open_folder(
     images_path: Path, image_size: tuple[int, int], labels_path: Path | None = None, split: str | None = None
 ) -> FolderImages:
-    """Finds out how a folder of pictures is laid out.
+    """Find out how a folder of pictures is laid out.
 
     With `labels_path`: a CSV with columns `img_name,label` (and perhaps `split`), a text file with a name
     and a class on each line, or the development kit's `ILSVRC2012_validation_ground_truth.txt`, a number on

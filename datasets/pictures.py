@@ -113,7 +113,7 @@ def _register_heif(path: Path) -> None:
 
 
 def _check_file(path: Path, said: str) -> None:
-    """Raises an error where a path is no file: reading a pipe, say, would never end."""
+    """Raise an error where a path is no file: reading a pipe, say, would never end."""
     if path.is_file():
         return
     if path.is_symlink():
@@ -226,7 +226,7 @@ class PictureFiles(ImageSet):
         return image, remark
 
     def check(self, skip: bool = False) -> dict[int, str]:
-        """Opens every picture's header, so that a wrong file is told before any work is done.
+        """Open every picture's header, so that a wrong file is told before any work is done.
 
         Args:
             skip: go on at a file that is no picture, is too large, or has a side under 8 pixels.

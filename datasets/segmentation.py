@@ -61,7 +61,7 @@ class SegmentationSet(ImageSet):
         return {"kind": self.kind, **self._source}
 
     def _set_labels(self, given: Path | None, beside: Path, known: Collection[str]) -> dict[str, str]:
-        """Fills `labels` for `names` and returns the `split` of each image whose row names one.
+        """Fill `labels` for `names` and returns the `split` of each image whose row names one.
 
         Args:
             given: `--labels-path`.
@@ -101,7 +101,7 @@ def one_line(error: Exception) -> str:
 
 
 def check_sizes(name: str, image: tuple[int, ...], mask: tuple[int, ...], source: str) -> None:
-    """Raises `UserError` where the mask of image `name` is not of the image's (H, W)."""
+    """Raise `UserError` where the mask of image `name` is not of the image's (H, W)."""
     if tuple(image) != tuple(mask):
         sizes = f"{_text(image)} (height x width) but its mask is {_text(mask)}"
         raise damaged(f"image {name} is {sizes}", source)

@@ -53,5 +53,5 @@ def dead_worker(error: RuntimeError) -> str | None:
     first = str(error).strip().splitlines()[0].rstrip(". ")
     return (
         f"a process that reads images died ({first}); the machine may be out of memory or of /dev/shm; the "
-        "same command goes on from what was written (--num-workers 0 needs no such processes)"
+        "same command resumes from what was written (--num-workers 0 needs no such processes)"
     )

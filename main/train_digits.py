@@ -3,7 +3,7 @@
     python main/train_digits.py
 
 Writes `explainee.safetensors` and `explainee.json` (accuracy on the 397 held-out digits, arguments, versions)
-and goes on where it was when killed and repeated.
+and resumes when killed and repeated.
 """
 
 from pathlib import Path
@@ -92,7 +92,7 @@ def train(explainee: Explainee, options: TrainDigitsOptions, device: torch.devic
         optimizer.load_state_dict(state["optimizer"])
         schedule.load_state_dict(state["schedule"])
         step, minutes = state["step"], state["minutes"]
-        log.warning("going on at step %d", step)
+        log.warning("resuming at step %d", step)
     total = options.steps * options.batch_size
     digits = torch.utils.data.Subset(
         DigitsOnPhotos("train", total, augment=True, draw=1), range(step * options.batch_size, total)

@@ -129,7 +129,7 @@ def _decoded(text: str):
 
 
 def save_safetensors(path: str | Path, tensors: dict[str, torch.Tensor], metadata: dict) -> None:
-    """Writes tensors and JSON-able metadata, under a temporary name first."""
+    """Write tensors and JSON-able metadata, under a temporary name first."""
     tensors = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     text = {"format": "pt"} | {key: json.dumps(value) for key, value in metadata.items()}
     replace_file(path, lambda temporary: save_file(tensors, temporary, metadata=text))
@@ -181,7 +181,7 @@ def _stand_in(name: str) -> type:
 
 
 def save_state(path: str | Path, state: dict) -> None:
-    """Writes resumable training state, under a temporary name first."""
+    """Write resumable training state, under a temporary name first."""
 
     def write(temporary):
         with open(temporary, "wb") as file:  # given a path, torch.save does not say why it cannot write

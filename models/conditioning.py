@@ -64,7 +64,7 @@ class ClassCondition(nn.Module):
         return self.rows.shape[0]
 
     def ask(self, tokens: Tensor, classes: Tensor) -> Tensor:
-        """Adds the classes (B * k,) to tokens (B, N, dim), which gives (B * k, N, dim)."""
+        """Add the classes (B * k,) to tokens (B, N, dim), which gives (B * k, N, dim)."""
         asked = self.enter(self.query(F.embedding(classes, self.rows)))
         return tokens.repeat_interleave(len(classes) // len(tokens), 0) + asked[:, None]
 

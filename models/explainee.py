@@ -122,7 +122,7 @@ class Explainee(nn.Module):
             self.labels = (f"not {of_one[0]}", of_one[0]) if of_one else self.labels or ("no", "yes")
 
     def _fold(self) -> "Explainee":
-        """Runs the model with its batch norms folded from now on; `model` itself stays as it is."""
+        """Run the model with its batch norms folded from now on; `model` itself stays as it is."""
         self._folded = fold_batch_norm(self.model, (self.channels, *self.spec.size))
         return self
 

@@ -96,7 +96,7 @@ def stored_spec(path: Path, name: str) -> InputSpec | None:
 
 
 def _own_spec(explainer: Explainer) -> dict[str, list] | None:
-    """What `stored_spec` reads, where it is not what the explainer's name says."""
+    """The stored specification, where it differs from that of the explainer's name."""
     mean, std = (values.flatten().tolist() for values in (explainer.mean, explainer.std))
     found = {"size": list(explainer.input_size), "mean": mean, "std": std}
     try:
@@ -110,7 +110,7 @@ def _own_spec(explainer: Explainer) -> dict[str, list] | None:
 def save_explainer(
     path: Path, explainer: Explainer, explainee_name: str, metadata: dict, half: bool = False
 ) -> None:
-    """Writes an explainer's weights with what they belong to; `half` stores them in float16."""
+    """Write an explainer's weights with what they belong to; `half` stores them in float16."""
     tensors = explainer.state_dict()
     if half:
         tensors = {
@@ -133,7 +133,7 @@ def save_explainer(
 
 
 def load_explainer(path: Path, explainer: Explainer) -> dict:
-    """Loads weights in place, from our files or the authors', and returns their metadata.
+    """Load weights in place, from our files or the authors', and returns their metadata.
 
     Raises:
         UserError: the file is missing or belongs to another architecture (the first mismatch is named).

@@ -12,7 +12,7 @@ _TEMPORARY = ".tmp"
 
 
 def replace_file(path: str | Path, write: Callable[[str], object]) -> None:
-    """Calls `write(temporary path)` beside `path`, flushes it to disk and renames it into place.
+    """Call `write(temporary path)` beside `path`, flushes it to disk and renames it into place.
 
     A reader sees the old file or the new one, never a part; what a killed process leaves behind is a hidden
     temporary file, never a damaged `path`.
@@ -39,13 +39,13 @@ def replace_file(path: str | Path, write: Callable[[str], object]) -> None:
         if reason is None:
             raise
         raise UserError(
-            f"cannot write {path}: {reason}; what was written before is whole, and the same command goes on "
+            f"cannot write {path}: {reason}; what was written before is whole, and the same command resumes "
             "from there"
         ) from error
 
 
 def remove_leftovers(path: str | Path) -> None:
-    """Removes what killed processes left of `path` while they wrote it; none may be writing it now.
+    """Remove what killed processes left of `path` while they wrote it; none may be writing it now.
 
     Args:
         path: the file; its name may be a pattern.

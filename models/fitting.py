@@ -39,7 +39,7 @@ def without_prefix(weights: dict[str, Tensor], own: list[str]) -> dict[str, Tens
 
 
 def fit(model: nn.Module, weights: dict[str, Tensor], name: str, path: Path) -> None:
-    """Loads weights in place, in the model's own types.
+    """Load weights in place, in the model's own types.
 
     Entries that belong to no part of the model (a loss, an auxiliary head) are left out, and named.
 

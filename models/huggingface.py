@@ -22,7 +22,7 @@ _HEADS = ("classifier", "head", "cls_classifier", "distillation_classifier")
 
 
 def is_name(name: str) -> bool:
-    """Whether a name stands for a model of transformers."""
+    """Return True if a name stands for a model of transformers."""
     return name.startswith(PREFIX)
 
 
@@ -66,7 +66,7 @@ class Classifier(nn.Module):
         return features
 
     def _n_tokens(self, x: Tensor, n: int) -> int:
-        """How many of n tokens lie on the grid; class and register tokens stand before them."""
+        """Number of the n tokens that lie on the grid; class and register tokens stand before them."""
         patch = getattr(self.model.config, "patch_size", None)
         if isinstance(patch, int):
             on_grid = (x.shape[-2] // patch) * (x.shape[-1] // patch)
@@ -81,7 +81,7 @@ class Classifier(nn.Module):
         )
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Takes the head off, as explainers do without it."""
+        """Take the head off, as explainers do without it."""
         for name in _HEADS:
             if hasattr(self.model, name):
                 setattr(self.model, name, nn.Identity())

@@ -27,7 +27,7 @@ def fill_of(images: Tensor, fill: str) -> Tensor | float:
 
 
 def apply_mask(images: Tensor, mask: Tensor, fill: str = "black") -> Tensor:
-    """Keeps images (B, 3, H, W) in [0, 1] where mask (B, 1, H, W) is 1: `x * m + fill * (1 - m)`."""
+    """Keep images (B, 3, H, W) in [0, 1] where mask (B, 1, H, W) is 1: `x * m + fill * (1 - m)`."""
     masked = images * mask
     return masked if fill == "black" else masked + fill_of(images, fill) * (1 - mask)
 

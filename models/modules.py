@@ -68,7 +68,7 @@ def freeze(module: nn.Module) -> nn.Module:
 
 
 def set_eval(module: nn.Module) -> None:
-    """Puts a module in eval mode; programs of `torch.export` are in it and refuse to be told."""
+    """Put a module in eval mode; programs of `torch.export` are in it and refuse to be told."""
     try:
         module.eval()
     except NotImplementedError:
@@ -76,7 +76,7 @@ def set_eval(module: nn.Module) -> None:
 
 
 def check_finite(module: nn.Module, name: str) -> None:
-    """Raises `UserError` where a weight is NaN or infinite."""
+    """Raise `UserError` where a weight is NaN or infinite."""
     for key, value in itertools.chain(module.named_parameters(), module.named_buffers()):
         # A sum is NaN or infinite where a value is; a sum that overflows is looked at again.
         if value.is_floating_point() and not value.sum().isfinite() and not value.isfinite().all():
@@ -145,7 +145,7 @@ def probes(spec: InputSpec, n: int, device: torch.device) -> Tensor:
 
 
 def same_answers(first: Tensor, second: Tensor) -> bool:
-    """Whether two passes over the same images agree, up to rounding."""
+    """Return True if two passes over the same images agree, up to rounding."""
     return torch.allclose(first, second, rtol=1e-2, atol=1e-3 * float(first.abs().max()) + 1e-6)
 
 

@@ -1,4 +1,4 @@
-"""What a classifier gives: from any module's output to logits, the one form that all else works with.
+"""Outputs of classifiers: from any module's output to logits, the one form that all else works with.
 
 Softmax or sigmoid inside a module is undone by its inverse, so probabilities come back as they were. One
 output answers a question with yes or no: its logit stands against a 0, which makes class 0 "no" and 1 "yes".
@@ -71,7 +71,7 @@ def rows_of(output, n_images: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Outputs:
-    """How a module's rows are to be read.
+    """Meaning of the rows that a module gives.
 
     Attributes:
         inside: `softmax` or `sigmoid` where the module ends in one, else empty.
@@ -90,7 +90,7 @@ class Outputs:
         return torch.cat([torch.zeros_like(rows), rows], 1) if self.one else rows
 
     def describe(self) -> str | None:
-        """What was recognised, in words; None for plain logits."""
+        """The recognised kind of output, in words; None for plain logits."""
         said = []
         if self.inside:
             said.append(f"ends in a {self.inside}, which is undone (pass outputs='logits' if it does not)")
@@ -103,7 +103,7 @@ class Outputs:
 
 
 def recognise(rows: Tensor, loud: Tensor, multi_label: bool) -> Outputs:
-    """Reads off rows, with their autograd history, and those of images of absurd contrast, what they are.
+    """Read off rows, with their autograd history, and those of images of absurd contrast, what they are.
 
     A softmax is known by its rows, which add up to 1. A sigmoid is known as the last step in autograd's
     history; where that is hidden (TorchScript), by values that never leave [0, 1], if there is one output or

@@ -28,7 +28,7 @@ def in_full(values: Tensor, precision: str) -> Tensor:
 
 
 def output_of(model: nn.Module, normalised: Tensor, precision: str):
-    """What a classifier gives, its last layer computed in float32 where it is timm's.
+    """Output of a classifier, its last layer computed in float32 where it is timm's.
 
     The resolution of bfloat16 near a logit of 10 is 0.06: a last layer in it would make ties of classes.
     """

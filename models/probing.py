@@ -1,4 +1,4 @@
-"""What is found out about a module before it is explained: how it takes images, and whether it can be."""
+"""Probes of a module before it is explained: the images that it takes, and its gradient."""
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ _NO_GRADIENT = (
 
 
 def settle(explainee, outputs: str) -> None:
-    """Finds the input that an explainee's model takes and how its outputs read; refuses what has no gradient.
+    """Find the input that an explainee's model takes and how its outputs read; refuses what has no gradient.
 
     Args:
         explainee: from a user's module; its `dtype`, `channels_last` and `outputs` are set.
@@ -48,7 +48,7 @@ def settle(explainee, outputs: str) -> None:
 
 
 def _no_logits(explainee, images: Tensor, error: NotLogits) -> UserError:
-    """What is said of a tensor that holds no logits: its shape for one image, where the model takes one."""
+    """Description of a tensor that holds no logits: its shape for one image, where the model takes one."""
     try:
         _rows(explainee, images[:1])
     except NotLogits as of_one:
@@ -85,7 +85,7 @@ def _rows(explainee, images: Tensor) -> Tensor:
 
 
 def check_gradient(explainee, rows: Tensor, images: Tensor) -> None:
-    """Raises `UserError` where rows (B, C) of images are not finite, or have no gradient by the images."""
+    """Raise `UserError` where rows (B, C) of images are not finite, or have no gradient by the images."""
     if not rows.isfinite().all():
         raise UserError(f"'{explainee.name}' gives NaN or infinite values for ordinary images")
     if not rows.requires_grad:

@@ -85,7 +85,7 @@ def join(pair: Pair) -> dict[str, Tensor]:
 
 
 def as_published(module: nn.Module, pair: Pair) -> None:
-    """Gives a model the LayerNorm eps of the published file whose weights it holds."""
+    """Give a model the LayerNorm eps of the published file whose weights it holds."""
     for part in module.modules():
         if pair.is_vit and isinstance(part, nn.LayerNorm):
             part.eps = LAYER_NORM_EPS
@@ -194,7 +194,7 @@ def _cnn_name(key: str, is_densenet: bool) -> str:
 
 
 def _join_qkv(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Joins each layer's query, key and value to timm's one projection; drops the unused pooler."""
+    """Join each layer's query, key and value to timm's one projection; drops the unused pooler."""
     joined = {}
     for key, value in tensors.items():
         match = _QKV.fullmatch(key)

@@ -226,7 +226,7 @@ def _from_file(name: str, path: Path, size: tuple[int, int] | None = None) -> nn
 
 
 def _same_tokens(model: nn.Module, weights: dict[str, torch.Tensor]) -> bool:
-    """Whether position embeddings of a file are for the size that the model has."""
+    """Return True if a file's position embeddings are for the size that the model has."""
     own = model.state_dict()
     return all(value.shape == own[key].shape for key, value in weights.items() if key in own)
 

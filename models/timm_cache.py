@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 def load_from_timm(model: nn.Module, name: str, folder: Path, file_name: str, download: bool) -> None:
-    """Loads timm's pretrained weights in place: from its cache, else, if asked for, the network.
+    """Load timm's pretrained weights in place: from its cache, else, if asked for, the network.
 
     Args:
         model: timm model.
@@ -54,7 +54,7 @@ def load_from_timm(model: nn.Module, name: str, folder: Path, file_name: str, do
 
 
 def _is_cached(url: str) -> bool:
-    """Whether timm's cache has the file of a URL."""
+    """Return True if timm's cache has the file of a URL."""
     return (Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(url).path).name).is_file()
 
 

@@ -43,7 +43,7 @@ def weights_in(folder: Path) -> Path:
 
 
 def read_config(folder: Path) -> dict[str, Any] | None:
-    """What timm is told: `architecture`, and `options` of `timm.create_model`; None where there is nothing.
+    """Arguments for timm: `architecture`, and `options` of `timm.create_model`; None where there is nothing.
 
     Raises:
         UserError: `config.json` is damaged.

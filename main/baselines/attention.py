@@ -77,7 +77,7 @@ def legrad(explainee: Explainee, batch: Batch, options: BaselineOptions) -> Tens
 
 
 def check_attention(explainee: Explainee) -> None:
-    """Raises `UserError` where a model has no global self-attention in each of its blocks."""
+    """Raise `UserError` where a model has no global self-attention in each of its blocks."""
     blocks = getattr(explainee.model, "blocks", None)
     if not blocks or not all(hasattr(getattr(block, "attn", None), "attn_drop") for block in blocks):
         raise UserError(
@@ -88,7 +88,7 @@ def check_attention(explainee: Explainee) -> None:
 
 @contextmanager
 def _matrices(explainee: Explainee) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
-    """Lists that fill with each block's attention matrix and output while the model runs."""
+    """List that fill with each block's attention matrix and output while the model runs."""
     matrices, tokens, handles, fused = [], [], [], []
     for block in explainee.model.blocks:
         fused.append((block.attn, getattr(block.attn, "fused_attn", None)))
@@ -110,7 +110,7 @@ def _matrices(explainee: Explainee) -> Iterator[tuple[list[Tensor], list[Tensor]
 
 
 def forward_with_attention(explainee: Explainee, images: Tensor) -> Forward:
-    """Runs the explainee on images (B, 3, H, W) and keeps the attention matrices, in the graph.
+    """Run the explainee on images (B, 3, H, W) and keeps the attention matrices, in the graph.
 
     Raises:
         UserError: the model has no global self-attention.

@@ -1,4 +1,4 @@
-"""Where class activation maps are read, for any timm model: the layer, and its values as a feature map.
+"""The layer that class activation maps are read from, for any timm model, and its values as a feature map.
 
 Token models: the first norm of the last block, whose patch tokens still reach the class token. Models with a
 feature map (CNNs, Swin, ConvNeXt, ...): that map, whether its channels come first or last.
@@ -52,7 +52,7 @@ class CamModel(nn.Module):
             self.layer = nn.Identity()
 
     def prefix(self, images: Tensor) -> Tensor:
-        """What comes before the tail: features, tokens before a ViT's last block, or normalised images."""
+        """The values before the tail: features, tokens before a ViT's last block, or normalised images."""
         normalised = (images - self.explainee.mean) / self.explainee.std
         if not self.has_tokens:
             return self.explainee.model.forward_features(normalised)

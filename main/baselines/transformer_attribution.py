@@ -34,7 +34,7 @@ def attention_relevance(explainee: Explainee, batch: Batch) -> tuple[Tensor, ...
 
 
 def check_plain_vit(explainee: Explainee) -> None:
-    """Raises `UserError` where the model has parts that the paper's rules do not cover."""
+    """Raise `UserError` where the model has parts that the paper's rules do not cover."""
     model = explainee.model
     plain = isinstance(model, VisionTransformer) and getattr(model, "attn_pool", None) is None
     if not plain or getattr(model, "head_dist", None) is not None or not all(map(_is_plain, model.blocks)):

@@ -1,4 +1,4 @@
-"""What scripts share: flags from dataclasses of options, logging, errors, the closing line.
+"""The shared frame of all scripts: flags from dataclasses of options, logging, errors, the closing line.
 
 Scripts import what they run inside `main`, so that `--help` and a wrong command line are answered at once.
 """

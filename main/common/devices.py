@@ -35,7 +35,7 @@ def speed_up(options, explainee: Explainee, explainer: Explainer | None = None) 
 
 
 def check_compiler(device: torch.device) -> None:
-    """Raises `UserError` where torch.compile has no compiler for the device."""
+    """Raise `UserError` where torch.compile has no compiler for the device."""
     if device.type == "cpu" and not any(shutil.which(name) for name in ("c++", "g++", "clang++")):
         raise UserError("--compile needs a C++ compiler (g++, clang++) on CPUs; install one or leave it out")
     if device.type == "cuda" and importlib.util.find_spec("triton") is None:
@@ -43,7 +43,7 @@ def check_compiler(device: torch.device) -> None:
 
 
 def pins(device: torch.device | str) -> bool:
-    """Whether images are to be read into pinned memory."""
+    """Return True if images are to be read into pinned memory."""
     return torch.device(device).type == "cuda"
 
 

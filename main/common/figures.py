@@ -23,7 +23,7 @@ _AXIS_TITLES = {
 
 
 def write_picture(path: Path, pixels: np.ndarray) -> None:
-    """Writes one picture, (H, W), (H, W, 3) or (H, W, 4) in [0, 1], 8 bits each, as PNG, JPEG or WebP."""
+    """Write one picture, (H, W), (H, W, 3) or (H, W, 4) in [0, 1], 8 bits each, as PNG, JPEG or WebP."""
     values, kind = to_image(pixels), path.suffix[1:].replace("jpg", "jpeg")
     how: dict[str, Any] = {"compress_level": 3} if kind == "png" else {"quality": 80}
     replace_file(path, lambda temporary: values.save(temporary, format=kind, **how))
@@ -41,7 +41,7 @@ def write_sheet(
     captions: Sequence[str] = (),
     cell_inches: float = _CELL_INCHES,
 ) -> None:
-    """Writes rows of pictures, (H, W, 3) in [0, 1] or maps (H, W) in [0, 1], with a title per column.
+    """Write rows of pictures, (H, W, 3) in [0, 1] or maps (H, W) in [0, 1], with a title per column.
 
     Args:
         path: PNG file.
@@ -173,7 +173,7 @@ def curves_figure(
 
 
 def axis_title(name: str) -> str:
-    """What the horizontal axis of a metric's curve shows."""
+    """Label of the horizontal axis of a metric's curve."""
     return _AXIS_TITLES.get(name, "share of pixels removed")
 
 
@@ -183,7 +183,7 @@ def plot_curves(
     title: str,
     axes: dict[str, list[float]] | None = None,
 ) -> None:
-    """Writes `curves_figure` to a PNG file."""
+    """Write `curves_figure` to a PNG file."""
     _save(curves_figure(curves, title, axes), path)
 
 

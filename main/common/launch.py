@@ -29,7 +29,7 @@ class World:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes files and prints."""
+        """True for the process that writes files and prints."""
         return self.rank == 0
 
     def wrap(self, module: nn.Module) -> nn.Module:

@@ -87,7 +87,7 @@ def measure_slot(
     kept: dict[int, torch.UntypedStorage] = {}
 
     def pack(value) -> None:
-        """Keeps the memory, whose address would else be taken again and not counted, but not the tensor.
+        """Keep the memory, whose address would else be taken again and not counted, but not the tensor.
 
         An operation that holds its own output would never be freed.
         """
@@ -120,14 +120,14 @@ def free_memory(device: torch.device) -> int:
 
 
 def _left_of_address_space() -> int:
-    """What `ulimit -v` leaves; a huge number where it sets no limit."""
+    """Bytes that `ulimit -v` leaves; a huge number where it sets no limit."""
     process = psutil.Process()
     limit = process.rlimit(psutil.RLIMIT_AS)[0] if hasattr(process, "rlimit") else -1
     return _NO_LIMIT if limit < 0 else limit - process.memory_info().vms
 
 
 def _left_of_groups(root: Path = control_groups.ROOT, own: Path = control_groups.OWN) -> int:
-    """What the control groups (a container, a Slurm job) leave; a huge number where none sets a limit."""
+    """Bytes that the control groups (a container, a Slurm job) leave; a huge number without a limit."""
     left = [_NO_LIMIT]
     for kind, level in control_groups.levels(_GROUP_FILES, root, own):
         left.append(_left_of_group(level, *_GROUP_FILES[kind]))
@@ -204,7 +204,7 @@ class SideBySide:
 
 
 def is_out_of_memory(error: Any) -> bool:
-    """Whether an exception says that memory has run out, on any device."""
+    """Return True for an exception that says that memory has run out, on any device."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return any(text in str(error) for text in _OUT_OF_MEMORY)

@@ -77,7 +77,7 @@ class PictureMethod:
         )
 
     def _plan(self) -> dict[str, Any]:
-        """What tells runs apart, without what former runs did not know."""
+        """Settings that tell runs apart, without those that former runs did not know."""
         how = dataclasses.asdict(self.how)
         plan = {name: value for name, value in how.items() if value or name == "steps"}
         return plan | {"targets": self.targets, "shown": self.shown}

@@ -27,7 +27,7 @@ WITH_LEVEL = frozenset({"mask", "box", "cutout", "json"})
 
 @dataclass(frozen=True)
 class Look:
-    """What is written of each picture.
+    """The files of each picture, and their look.
 
     Attributes:
         outputs: of `options.OUTPUTS`.
@@ -202,7 +202,7 @@ def _strip(pixels, saliency, own, style: Style, lines: list[str], warnings: Sequ
 
 
 def _above_others(maps: list[np.ndarray]) -> list[np.ndarray]:
-    """Where each map is above all others, on one scale."""
+    """Excess of each map over all others, on one scale."""
     stacked = np.stack(maps)
     others = [np.delete(stacked, row, 0).max(0) for row in range(len(maps))]
     above = (stacked - np.stack(others)).clip(min=0)

@@ -1,4 +1,4 @@
-"""What `explain` does unless it is told otherwise, by the kind of the explainer."""
+"""Defaults of `explain`, by the kind of the explainer."""
 
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
@@ -13,7 +13,7 @@ from ltx.models.losses import Objective
 
 @dataclass(frozen=True)
 class Defaults:
-    """What `explain` does unless it is told otherwise.
+    """Settings of `explain`.
 
     Attributes:
         steps: masks per image.

@@ -148,7 +148,7 @@ def explain_as(
 
 
 def _check_pair(explainer: Explainer, explainee: Explainee, target) -> None:
-    """Raises `UserError` where two models do not fit together; warns where one was trained for another."""
+    """Raise `UserError` where two models do not fit together; warns where one was trained for another."""
     if explainer.class_conditional and callable(target):
         raise UserError("a class-conditional explainer is asked about classes; a function is none")
     if explainer.class_conditional and explainer.condition.num_classes != explainee.num_classes:

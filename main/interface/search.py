@@ -49,7 +49,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Search:
-    """How masks are looked for.
+    """Settings of the search for masks.
 
     Attributes:
         asked: the explainee, or a function of its output in its place.

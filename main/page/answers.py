@@ -1,4 +1,4 @@
-"""What the page answers: the top classes of a picture, its mask step by step, and other methods' maps."""
+"""Answers of the page: the top classes of a picture, its mask step by step, and other methods' maps."""
 
 import json
 import queue

@@ -1,4 +1,4 @@
-"""What lets requests through to the page, as ASGI middleware.
+"""ASGI middleware that guards the page against requests from elsewhere.
 
 The web framework can do much that this page has no use for, fetching addresses for a visitor among it. So
 only the paths that the page needs are open, requests of other sites are refused, and bodies have a limit.

@@ -31,7 +31,7 @@ _EXAMPLES = ("espresso.jpg", "cat.jpg")
 
 
 class Page:
-    """What the page answers, for every visitor.
+    """Answers of the page, for every visitor.
 
     Args:
         models: to choose from.

@@ -1,4 +1,4 @@
-"""What the columns of the tables mean, in a line each."""
+"""Definitions of the tables' columns, in a line each."""
 
 DEFINITIONS = {
     "POS": "the most salient pixels are removed first, 0 to 90% in ten steps; area under 'the class is still "
@@ -42,6 +42,6 @@ VOID_SUFFIX = "_void_ignored"
 
 
 def definition(name: str) -> str:
-    """What a metric means, in a line; nothing where it is not known."""
+    """Definition of a metric, in a line; empty where it is not known."""
     plain = DEFINITIONS.get(name.removesuffix(VOID_SUFFIX), "")
     return f"{plain}; void pixels ignored" if plain and name.endswith(VOID_SUFFIX) else plain

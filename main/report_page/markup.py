@@ -60,7 +60,7 @@ def _heading(column: Column) -> str:
 
 
 def _further(cell: Cell, intervals: bool = True) -> list[str]:
-    """What stands behind a cell's text: its interval and its mark."""
+    """The marks after a cell's text: its interval and its arrow."""
     mark = MARKS.get(cell.mark)
     return [part for part in (intervals and cell.small and f"({cell.small})", mark) if part]
 

@@ -20,7 +20,7 @@ AHEAD, SAME, BEHIND = "ahead", "level", "behind"
 
 @dataclass(frozen=True)
 class Difference:
-    """How much better the reference is than another row.
+    """Difference between the reference and another row.
 
     Attributes:
         value: positive where the reference is better, whichever direction the metric has.

@@ -27,7 +27,7 @@ def choose_images(images: ImageSet, options) -> list[int]:
 
 
 def needs_labels(images: ImageSet, chosen: list[int], options) -> None:
-    """Raises `UserError` where the true class is asked for and an image has none."""
+    """Raise `UserError` where the true class is asked for and an image has none."""
     if options.train_model_by_target_gt_class or options.score_class == "target":
         missing = next((images.names[index] for index in chosen if images.labels[index] < 0), None)
         if missing is not None:

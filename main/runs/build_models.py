@@ -93,7 +93,7 @@ def _published_file(options) -> Path | None:
 
 
 def explainer_path(options) -> Path:
-    """Where the pair's pLTX explainer lies.
+    """Path of the pair's pLTX explainer.
 
     Raises:
         UserError: there is none; the message says what to put where.
@@ -141,7 +141,7 @@ def new_explainer(options, explainee: Explainee, mask_scale: int = 1) -> Explain
 
 
 def _set_halo(explainer: Explainer, options) -> None:
-    """Gives an explainer the halo that is asked for, where one is."""
+    """Give an explainer the halo that is asked for, where one is."""
     halo = explainer.halo if options.mask_halo is None else options.mask_halo
     if not 0 <= halo < 1:
         raise UserError(f"--mask-halo {halo:g} must be at least 0 and below 1")
@@ -149,7 +149,7 @@ def _set_halo(explainer: Explainer, options) -> None:
 
 
 def start_from_plain(options, explainer: Explainer, explainee: Explainee | None = None) -> Path | None:
-    """Gives a class-conditional explainer the weights of the pair's plain one, where there is one.
+    """Give a class-conditional explainer the weights of the pair's plain one, where there is one.
 
     A class-conditional file that `--explainer-checkpoint` names is gone on from.
 
@@ -247,7 +247,7 @@ def pretrained_explainer(options, explainee: Explainee) -> tuple[Explainer, Path
 
 
 def explainee_record(options, explainee: Explainee) -> dict:
-    """What run.json says of the explainee."""
+    """The explainee's entry in run.json."""
     checkpoint, given = options.explainee_checkpoint or explainee.checkpoint, input_of(options)
     return ({"input": given} if given else {}) | {
         "name": explainee.name,

@@ -1,4 +1,4 @@
-"""What both evaluators share: scoring of mask files in parts that survive a kill, and adding up.
+"""The shared part of both evaluators: scoring of mask files in parts that survive a kill, and adding up.
 
 The scores of a mask file are written in parts of `PART_IMAGES` images each. A part that exists is not made
 again, so a killed evaluation loses the work on one part.

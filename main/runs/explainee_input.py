@@ -6,7 +6,7 @@ from ltx.models.registry import input_size
 
 
 def input_of(options) -> dict:
-    """What `ModelOptions` say of the explainee's input and classes; empty where they leave all as it is."""
+    """The explainee's input and classes as `ModelOptions` give them; empty where they give nothing."""
     names = ("mean", "std", "input_size", "resize", "multi_label")
     given = {name: getattr(options, name, None) for name in names}
     return {name: value for name, value in given.items() if value not in (None, False, DIRECT)}

@@ -125,7 +125,7 @@ def unit_holding(folder: Path, position: int) -> Path:
 
 
 def write_unit(path: Path, unit: MaskUnit) -> None:
-    """Writes a mask file, whole or not at all.
+    """Write a mask file, whole or not at all.
 
     It is made in memory: where the disk is full, HDF5 may say nothing, and end the process later.
     """
@@ -147,7 +147,7 @@ def write_unit(path: Path, unit: MaskUnit) -> None:
 
 
 def read_unit(path: Path) -> MaskUnit:
-    """Reads a mask file.
+    """Read a mask file.
 
     Raises:
         UserError: the file is missing, damaged, or no mask file.
@@ -174,7 +174,7 @@ def read_unit(path: Path) -> MaskUnit:
 
 
 def read_notes(path: Path) -> tuple[int, dict[int, str], dict[int, int]]:
-    """What a mask file says of its images, without the maps.
+    """The images of a mask file, without the maps.
 
     Returns:
         How many have maps; why others have none, by position in the manifest; and the step from which the

@@ -8,7 +8,7 @@ from ltx.config import UserError
 
 
 class ImagesRecord(TypedDict):
-    """Where a run's images come from, for `datasets.build.rebuild`."""
+    """The source of a run's images, for `datasets.build.rebuild`."""
 
     kind: str
     root: NotRequired[str | None]

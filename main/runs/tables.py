@@ -85,7 +85,7 @@ def arrow(higher_is_better: bool | None) -> str:
 
 
 def candidates_of(run_folder: Path) -> dict[str, int]:
-    """How many maps each variant of a run was chosen from, as far as the run says."""
+    """Number of maps that each variant of a run was chosen from, as far as the run says."""
     return read_run(run_folder).get("candidates", {})
 
 

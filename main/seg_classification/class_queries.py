@@ -1,4 +1,4 @@
-"""Which classes a class-conditional explainer is asked about in training, and the loss of its answers."""
+"""Classes that a class-conditional explainer is asked about in training, and the loss of its answers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

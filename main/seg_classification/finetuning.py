@@ -29,7 +29,7 @@ from ltx.models.masking import upsample
 
 @dataclass(frozen=True)
 class Settings:
-    """How images are finetuned.
+    """Settings of the finetuning of images.
 
     Attributes:
         n_steps: masks per image (N); N - 1 updates.
@@ -140,7 +140,7 @@ class _Record:
 
 
 class _Queue:
-    """Which image is in which slot; kept on the host, so that the device is never asked."""
+    """The image in each slot; kept on the host, so that the device is never asked."""
 
     def __init__(self, n: int, n_slots: int, n_steps: int):
         self.n_steps = n_steps
@@ -162,7 +162,7 @@ class _Queue:
         return list(self._image.values())
 
     def step(self, stopped: list[bool] | None) -> list[int]:
-        """Counts a step of all; returns the slots whose image has ended by its steps or has stopped."""
+        """Count a step of all; returns the slots whose image has ended by its steps or has stopped."""
         stopped = stopped or [False] * len(self._image)
         for slot in self._image:
             self._taken[slot] += 1
@@ -173,7 +173,7 @@ class _Queue:
         ]
 
     def refill(self, ended: list[int]) -> bool:
-        """Gives ended slots the next images; whether anything changed."""
+        """Give ended slots the next images; whether anything changed."""
         for slot in ended:
             self._taken[slot] = 0
             if self._waiting:

@@ -38,7 +38,7 @@ _CHECK_EVERY = 50  # steps between looks at the loss on CUDA, where each waits f
 
 @dataclass
 class Trainer:
-    """Pretrains one explainer in one folder, and goes on where an earlier process stopped.
+    """Pretrains one explainer in one folder, and resumes where an earlier process stopped.
 
     Several processes share the images of each step and of the validation; the result is that of one process,
     and the first alone writes.
@@ -165,7 +165,7 @@ class Trainer:
         self.optimizer.step()
 
     def _seeds(self, index: Tensor) -> list[tuple[int, int, int]]:
-        """What decides about each image of a step that is drawn at random."""
+        """Seed of each image's random draws in this step."""
         return [(self.plan.seed, self.step, i) for i in index.tolist()]
 
     def _read(self, images: ImageSet, data: dict) -> Tensor:
@@ -190,7 +190,7 @@ class Trainer:
         )
 
     def _backward(self, images: Tensor, known: Tensor, index: Tensor, counting: Tensor, n: int) -> None:
-        """Adds the gradient of the images' share of the loss; those that do not count are black and add 0."""
+        """Add the gradient of the images' share of the loss; those that do not count are black and add 0."""
         losses = self._losses(images, known, index)
         add_up(self.sums, losses, counting)
         if self.device.type != "cuda" or self.batch % _CHECK_EVERY == 0:
@@ -199,7 +199,7 @@ class Trainer:
         ((losses["loss"] * counting).sum() / n * self.world.size).backward()
 
     def _check_finite(self) -> None:
-        """Raises `UserError` where the loss has become NaN or infinite; waits for the device."""
+        """Raise `UserError` where the loss has become NaN or infinite; waits for the device."""
         self._stop_unless(math.isfinite(float(self.sums.get("loss", 0.0))), "the loss is")
 
     def _stop_unless(self, finite: bool, what: str) -> None:
@@ -248,7 +248,7 @@ class Trainer:
         log.info("%s", json.dumps(row))
 
     def _all_sums(self, sums: dict[str, Tensor | float]) -> dict[str, float]:
-        """Sums over all processes, as plain numbers."""
+        """Sum over all processes, as plain numbers."""
         return self.world.add_up({name: float(value) for name, value in sums.items()})
 
     def _save_weights(self, name: str) -> None:
@@ -259,7 +259,7 @@ class Trainer:
         save_explainer(path, self.explainer, self.explainee.name, facts, self.plan.half)
 
     def _write_skipped(self) -> None:
-        """Writes the images that any of the processes could not read, where there are any."""
+        """Write the images that any of the processes could not read, where there are any."""
         found = {name: why for some in self.world.gather(self.skipped) for name, why in some.items()}
         if found and self.world.is_main:
             self.skipped = found
@@ -293,4 +293,4 @@ class Trainer:
             self.sums.setdefault(COUNTED, float(min(self.batch * self.plan.batch_size, len(self.train))))
         if not self.world.is_main:
             self.sums = {}  # the first process has them all
-        log.info("going on at epoch %d, batch %d", self.epoch, self.batch)
+        log.info("resuming at epoch %d, batch %d", self.epoch, self.batch)

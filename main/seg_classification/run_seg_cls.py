@@ -5,7 +5,7 @@
         --train-model-by-target-gt-class True --n-epochs 30 --train-n-label-sample 1
 
 Writes `best` and `last` weights, `epochs.csv`, both manifests and pictures to
-`checkpoints/<pair>/<target|predicted, or --run-name>/`, and goes on where it was when killed and repeated.
+`checkpoints/<pair>/<target|predicted, or --run-name>/`, and resumes when killed and repeated.
 
 On several GPUs or machines the same command gives the same explainer (--batch-size is that of all together):
 

@@ -1,4 +1,4 @@
-"""Full and read-only disks: one line, what was written is whole, and the same command goes on afterwards."""
+"""Full and read-only disks: one line, what was written is whole, and the same command resumes afterwards."""
 
 import errno
 import functools

@@ -1,4 +1,4 @@
-"""Files removed or replaced while a run is on: one line or a warning, and the same command goes on."""
+"""Files removed or replaced while a run is on: one line or a warning, and the same command resumes."""
 
 import functools
 import json

@@ -119,7 +119,7 @@ def test_a_run_without_shared_memory(options, line, argv_of, start_run, whole, t
          "resume"),
         (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "),
          "error: a process that reads images died (DataLoader worker (pid 7) is killed by signal: Killed); "
-         "the machine may be out of memory or of /dev/shm; the same command goes on from what was written "
+         "the machine may be out of memory or of /dev/shm; the same command resumes from what was written "
          "(--num-workers 0 needs no such processes)"),
     ],
 )  # fmt: skip
