@@ -14,11 +14,11 @@ SIZES = {
 
 
 @pytest.fixture
-def argv_of(digits_weights) -> Callable[..., list]:
+def argv_of(tiny_pair) -> Callable[..., list]:
     """`argv_of(script, root, *more)`: a small piece of work in a run folder `root/run`, see `folder_of`."""
 
     def argv(script, root, *more):
-        flags = list(digits_weights.flags)
+        flags = list(tiny_pair.flags)
         if script != "ltx":
             at = flags.index("--explainer-checkpoint")
             del flags[at : at + 2]
@@ -29,4 +29,4 @@ def argv_of(digits_weights) -> Callable[..., list]:
 
 def folder_of(script: str, root: Path) -> Path:
     """The run folder of `argv_of`."""
-    return root / "vit_digits" / "run" if script == "pretraining" else root / "run"
+    return root / "tiny" / "run" if script == "pretraining" else root / "run"

@@ -56,7 +56,7 @@ def argv(argv_of, start_run, tmp_path):
 
     def make(script, name="both"):
         root = tmp_path / name
-        folder = root / "vit_digits" / "run" if script == "pretraining" else root / "run"
+        folder = root / "tiny" / "run" if script == "pretraining" else root / "run"
         if script != "evaluation":
             return argv_of(script, root), folder
         flags = ("--RUN-BASE-MODEL", "True", "--evaluate", "False")

@@ -17,6 +17,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+import sklearn.datasets  # takes longer than a script
 import torch
 from timm.layers import set_fused_attn
 
@@ -28,7 +29,7 @@ from ltx.main.perturbation_eval import evaluator, run_perturbation_eval
 from ltx.main.perturbation_eval.options import PerturbationOptions
 from ltx.main.seg_classification import ltx_run, pretrain_run, run_seg_cls, run_seg_cls_opt
 from ltx.main.seg_classification.options import FinetuneOptions, PretrainOptions
-from ltx.tests.conftest import ScriptResult
+from ltx.tests.conftest import TINY, ScriptResult
 
 SCRIPTS = {
     "pretraining": (PretrainOptions, run_seg_cls.main),
@@ -37,7 +38,7 @@ SCRIPTS = {
     "evaluation": (PerturbationOptions, run_perturbation_eval.main),
 }
 # The scripts import these within `main`; the server has them then.
-IMPORTED = (baseline_run, evaluator, ltx_run, pretrain_run)
+IMPORTED = (baseline_run, evaluator, ltx_run, pretrain_run, sklearn.datasets)
 
 # Other processes import what they unpickle from the path: the package, and the tests under pytest's names.
 _PACKAGES = tempfile.TemporaryDirectory(prefix="ltx-packages-")
@@ -94,6 +95,7 @@ def _work(script: str, argv: list[str], out: Path, err: Path, patch, env: dict[s
     multiprocessing.set_start_method("fork", force=True)  # or the script's own processes would not be patched
     torch.set_num_threads(1)
     set_fused_attn(False)
+    config.ALIASES["tiny"] = TINY
     figures._save = _save_empty
     options_class, main = SCRIPTS[script]
     code = 0
