@@ -6,6 +6,8 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
+from ltx.main.api import FRESH
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -35,7 +37,7 @@ def test_example_with_a_network_of_ones_own():
     exec(compile(example, "README.md", "exec"), names)
     explanation = names["explanation"]
     assert explanation.target.tolist() == [0, 3] and explanation.saliency.shape == (2, 240, 400)
-    assert explanation.figures["loss"].shape == (2, 10)
+    assert explanation.figures["loss"].shape == (2, FRESH.steps)
     (comment,) = re.findall(r"# (probability.*)", example)
     assert set(re.split(r",\s*", comment)) == set(explanation.scores)
     pixels = F.interpolate(names["images"], (96, 160), mode="bilinear", antialias=True).clamp(0, 1)

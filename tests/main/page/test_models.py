@@ -54,6 +54,6 @@ def test_shipped_models_take_our_recipe_and_few_are_kept(app_options):
     assert list(models._loaded) == ["b", "vit_digits", models.first]
 
 
-def test_without_an_explainer_a_fresh_head_is_taken(app_options, places):
+def test_without_an_explainer_the_mask_itself_is_trained(app_options, places):
     models = Models(app_options(explainer_checkpoint=None))
-    assert "fresh head" in models.get(models.first).method.source
+    assert "the mask itself" in models.get(models.first).method.source

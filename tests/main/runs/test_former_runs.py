@@ -30,7 +30,7 @@ COMMANDS = {
         ["--method", "random,input_gradient", "--max-images", "4", "--unit-size", "2", "--evaluate", "False"],
     ),
     "stage": (seg_stage_a, ["--max-images", "2", "--evaluate", "False"]),
-    "explain": (explain, ["--steps", "2", "--target-class", "3", "5"]),
+    "explain": (explain, ["--recipe", "released", "--steps", "2", "--target-class", "3", "5"]),
     "classes": (
         run_class_eval,
         ["--max-images", "2", "--split", "tune", "--recipe", "ordered", "--method", "random"],
