@@ -204,10 +204,15 @@ class Explainee(nn.Module):
         return self
 
     def with_rounded_kinks(self, width: float) -> "Explainee":
-        """The same function with gradients that do not jump, see `models.kinks`."""
+        """The same function with gradients that do not jump, see `models.kinks`; itself if it has no copy."""
+        try:
+            model = round_kinks(self._folded or self.model, width)
+        except Exception as error:  # modules of others refuse copies in their own ways
+            log.info("the kinks of '%s' stay: %s", self.name, error)
+            return self
         rounded = copy.copy(self)
         rounded._modules = dict(self._modules)
-        rounded._folded = round_kinks(self._folded or self.model, width)
+        rounded._folded = model
         if self._compiled_call_impl is not None:
             rounded.compile(dynamic=True)
         return rounded

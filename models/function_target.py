@@ -1,5 +1,6 @@
 """A function of the module's output as what is explained: regression, detection, similarity to a text."""
 
+import copy
 from collections.abc import Callable
 
 import torch
@@ -54,6 +55,12 @@ class FunctionTarget:
         least = 1e-6 * self.whole.abs().clamp(min=1e-6)
         self._half = torch.where(half.abs() < least, least, half)
         self._middle = self.whole - self._half
+
+    def with_rounded_kinks(self, width: float) -> "FunctionTarget":
+        """The same function with gradients that do not jump, see `models.kinks`."""
+        rounded = copy.copy(self)
+        rounded.explainee = self.explainee.with_rounded_kinks(width)
+        return rounded
 
     def __call__(self, images: Tensor) -> Tensor:
         """Any images (n, C, H, W) to logits (n, B)."""

@@ -7,6 +7,7 @@ explanations likewise, with a softplus.
 """
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -67,3 +68,10 @@ def round_kinks(model: nn.Module, width: float) -> nn.Module:
         if name and type(part) in _TOPS:
             rounded.set_submodule(name, RoundedReLU(width, _TOPS[type(part)]))
     return rounded
+
+
+def round_pair(explainer: Any, explainee: Any, width: float) -> tuple[Any, Any]:
+    """Return explainer and explainee as a step differentiates them; themselves at width 0."""
+    if not width:
+        return explainer, explainee
+    return round_kinks(explainer, width), explainee.with_rounded_kinks(width)

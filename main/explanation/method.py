@@ -22,6 +22,7 @@ from ltx.models.explainee import Explainee, class_scores
 from ltx.models.explainer import Explainer
 from ltx.models.explainer_files import NoExplainerError
 from ltx.models.free_mask import MASK, FreeMask
+from ltx.models.kinks import round_pair
 from ltx.models.losses import Objective
 
 log = logging.getLogger(__name__)
@@ -63,7 +64,8 @@ class PictureMethod:
 
     def of(self, explainee: Explainee) -> Method:
         """The method of a mask job, for an explainee on its device."""
-        memory = measure_slot(self.explainer, explainee, self.how.objective, self.shown == "best_pos")
+        pair = round_pair(self.explainer, explainee, self.how.kink_width)
+        memory = measure_slot(*pair, self.how.objective, self.shown == "best_pos")
         if not self.how.steps:  # one forward pass for all, with the explainer's own weights
             memory = dataclasses.replace(memory, weights=0)
         side = SideBySide(self.batch_size, memory, explainee.mean.device, quiet=not self.how.steps)
@@ -112,8 +114,8 @@ def picture_method(options: ExplainOptions, explainee: Explainee, names: list[st
     explainer.to(explainee.mean.device)
     if not explainer.is_trained:
         usual = defaults_of(explainer)
-        rate = {"finetune_lr": usual.lr, "finetune_decay": usual.decay, "kink_width": usual.kink_width}
-        options = filled(options, usual.objective.as_options() | rate)
+        values = {"finetune_lr": usual.lr, "finetune_decay": usual.decay, "kink_width": usual.kink_width}
+        options = filled(options, usual.objective.as_options() | values)
     options = settled(options, explainer)
     if options.batch_size != AUTO and int(options.batch_size) < 1:
         raise UserError(f"--batch-size {options.batch_size}: must be at least 1")

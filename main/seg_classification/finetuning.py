@@ -22,7 +22,7 @@ from ltx.main.seg_classification.stacked_explainer import StackedExplainer
 from ltx.main.seg_classification.step_scorer import StepScorer
 from ltx.models.explainee import read_class
 from ltx.models.explainer import Explainer
-from ltx.models.kinks import round_kinks
+from ltx.models.kinks import round_pair
 from ltx.models.losses import Objective
 from ltx.models.masking import upsample
 
@@ -240,10 +240,7 @@ def finetune(
         neither AUC nor `best_step`; `not_finite_from` (n,), -1 where all was finite.
     """
     device, n = images.device, len(images)
-    seen = explainee
-    if settings.kink_width:
-        explainer = round_kinks(explainer, settings.kink_width)
-        seen = explainee.with_rounded_kinks(settings.kink_width)
+    explainer, seen = round_pair(explainer, explainee, settings.kink_width)
     scorer = _scorer(explainee, images, scored, settings) if settings.select else None
     n_slots = min(settings.slots, n)
     stack = StackedExplainer(

@@ -4,6 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from ltx.models.explainee import Explainee
+from ltx.models.function_target import FunctionTarget
 from ltx.models.kinks import RoundedReLU, round_kinks
 
 
@@ -54,3 +56,27 @@ def test_an_explainee_computes_the_same_and_stays_as_it_is(make_explainee):
         model(pixels)[:, 0].sum().backward()
         gradients.append(pixels.grad)
     assert not torch.equal(*gradients)
+
+
+def test_a_module_that_refuses_a_copy_keeps_its_kinks(make_backbone):
+    class Single(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inside = make_backbone("cnn", (32, 32))
+
+        def forward(self, images):
+            return self.inside(images)
+
+        def __deepcopy__(self, memo):
+            raise RuntimeError("one of a kind")
+
+    explainee = Explainee.from_module(Single(), 0.5, 0.25, input_size=32)
+    assert explainee.with_rounded_kinks(0.3) is explainee
+
+
+def test_functions_as_targets_have_them_too(make_explainee):
+    explainee, images = make_explainee("cnn", size=(64, 64)), torch.rand(2, 3, 64, 64)
+    target = FunctionTarget(explainee, lambda output: output[:, 1], images)
+    rounded = target.with_rounded_kinks(0.5)
+    torch.testing.assert_close(rounded(images), target(images), rtol=0, atol=0)
+    assert any(isinstance(part, RoundedReLU) for part in rounded.explainee._folded.modules())
