@@ -6,7 +6,7 @@ import re
 import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from io import BytesIO
@@ -51,12 +51,14 @@ class Answer:
         saliency: (H, W) in [0, 1].
         step: number of the mask, from 0.
         scores: see `Explanation.scores`; empty before the last step.
+        warnings: see `Explanation.warnings`; likewise.
     """
 
     pixels: Tensor
     saliency: Tensor
     step: int
     scores: dict[str, float]
+    warnings: Sequence[str] = ()
 
     @property
     def overlay(self) -> Image.Image:
@@ -78,7 +80,7 @@ class Answer:
             f"{name}: {p:.1%}. Kept {area:.1%} of the picture: alone it gives {masked:.1%}, "
             f"without it {without:.1%}."
         )
-        return text + (" The mask does not keep the class; take more steps." if masked < p / 2 else "")
+        return " ".join([text, *(f"Failed: {warning}." for warning in self.warnings)])
 
 
 @torch.no_grad()
@@ -164,7 +166,7 @@ def refine(
             if not isinstance(last, Tensor):
                 scores = {name: value.item() for name, value in last.scores.items()}
                 mask = upsample(last.token_masks.cpu(), tuple(pixels.shape[-2:]))[0]
-                yield Answer(pixels, mask, max(step - 1, 0), scores)
+                yield Answer(pixels, mask, max(step - 1, 0), scores, last.warnings[0])
                 return
             yield Answer(pixels, upsample(last[None], tuple(pixels.shape[-2:]))[0], step, {})
     finally:
