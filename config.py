@@ -131,16 +131,9 @@ RECIPES: dict[str, tuple[Rule, ...]] = {
         Rule(values={"lr": 3e-4}, stage="pretraining", explainer="efficientnet_lite0"),
         Rule(values={"mask_loss_mul": 3.0, "finetune_lr": 2e-4, "select_best": False}, stage="finetuning"),
         Rule(values={"order_removal_mul": 0.25}, stage="finetuning", explainer="tokens"),
-        # Rounded kinks and a falling rate: masks of networks with ReLUs then hardly depend on rounding.
         # More sizes take more memory per image, and feature maps gain no speed side by side.
         Rule(
-            values={
-                "finetune_lr": 1e-3,
-                "finetune_decay": True,
-                "kink_width": 0.3,
-                "order_samples": 3,
-                "batch_size": 4,
-            },
+            values={"finetune_lr": 5e-4, "order_samples": 6, "batch_size": 4},
             stage="finetuning",
             explainer="feature_map",
         ),

@@ -67,12 +67,11 @@ class RateOptions:
 
     finetune_decay: bool | None = option(
         None,
-        "let the rate fall to 0, from half of it over all of it (default: False; ordered, CNNs: True)",
+        "let the rate fall to 0, from half of it over all of it (default: False)",
     )
     kink_width: float | None = option(
         None,
-        "round the ReLUs' kinks in the backward pass, so that rounding moves masks less (default: 0; "
-        "ordered, CNNs: 0.3)",
+        "round the ReLUs' kinks in the backward pass, so that rounding moves masks less (default: 0)",
     )
 
 
@@ -104,7 +103,7 @@ class LtxOptions(
     finetune_lr: float | str | None = option(
         None,
         "constant learning rate, or 'released': continue the checkpoint's optimiser and schedule "
-        "(default: 5e-5; ordered: 2e-4, CNNs 1e-3)",
+        "(default: 5e-5; ordered: 2e-4, CNNs 5e-4)",
         metavar="RATE|released",
     )
     lr: float | None = option(None, "peak of the schedule of --finetune-lr released (default: 2e-3)")

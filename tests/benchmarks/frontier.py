@@ -44,8 +44,7 @@ from ltx.models.masking import upsample
 METRICS = choose_metrics("POS,NEG,DEL,INS,ADP,PIC")
 SETTINGS = """\
 ordered: --recipe ordered
-former: --recipe ordered --kink-width 0 --finetune-decay False --finetune-lr 5e-4 --order-samples 6 \
---n_epochs_to_optimize_stage_b 25
+three_sizes: --recipe ordered --kink-width 0.3 --finetune-decay True --finetune-lr 1e-3 --order-samples 3
 released: --recipe released
 """
 _AT_ONCE, _RESAMPLES = 4, 4000
