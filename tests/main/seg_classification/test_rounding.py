@@ -2,12 +2,8 @@
 
 import pytest
 import torch
-from PIL import Image
 
-from ltx.config import ROOT, UserError
-from ltx.datasets.base import to_tensor
-from ltx.main.common import cli
-from ltx.main.runs.build_models import load_explainee, pretrained_explainer, settled
+from ltx.config import UserError
 from ltx.main.seg_classification.finetuning import Settings, decaying, finetune
 from ltx.main.seg_classification.ltx_run import finetune_settings
 from ltx.main.seg_classification.options import FinetuneOptions
@@ -50,22 +46,3 @@ def test_options(make_explainer):
         finetune_settings(FinetuneOptions(kink_width=-1.0), explainer, None)
     with pytest.raises(UserError, match=r"--finetune-lr released .*--finetune-decay"):
         finetune_settings(FinetuneOptions(finetune_decay=True, finetune_lr="released"), explainer, None)
-
-
-def test_two_threads_and_one_explain_a_photograph_alike():
-    pair = ("--explainee-model-name", "efficientnet_lite0", "--explainer-model-name", "efficientnet_lite0")
-    options = cli.parse(
-        FinetuneOptions, ["--recipe", "ordered", *pair, "--n_epochs_to_optimize_stage_b", "5"]
-    )
-    explainee = load_explainee(options)
-    explainer, path, _ = pretrained_explainer(options, explainee)
-    options = settled(options, explainer)
-    settings, loss = finetune_settings(options, explainer, path), Objective.from_options(options)
-    image = to_tensor(Image.open(ROOT / "images" / "espresso.jpg").convert("RGB"), explainee.input_size)[None]
-    classes, masks = explainee(image).argmax(1), []
-    for threads in (1, 2):
-        torch.set_num_threads(threads)
-        masks.append(finetune(explainer, explainee, image, classes, classes, loss, settings)[0]["last"])
-    torch.set_num_threads(1)
-    difference = (masks[0] - masks[1]).abs()
-    assert difference.max() < 0.05 and difference.mean() < 0.005
