@@ -184,7 +184,7 @@ def _wrong_annotation(record: Any, images: dict) -> str | None:
 
 
 def _drop_bad_polygons(record: dict, image: dict) -> list[str]:
-    """Keep the usable polygons of an annotation; returns what was dropped."""
+    """Keep the usable polygons of an annotation; return what was dropped."""
     if isinstance(record["segmentation"], dict):
         return []
     side = max(image["height"], image["width"])

@@ -61,7 +61,7 @@ class SegmentationSet(ImageSet):
         return {"kind": self.kind, **self._source}
 
     def _set_labels(self, given: Path | None, beside: Path, known: Collection[str]) -> dict[str, str]:
-        """Fill `labels` for `names` and returns the `split` of each image whose row names one.
+        """Fill `labels` for `names` and return the `split` of each image whose row names one.
 
         Args:
             given: `--labels-path`.

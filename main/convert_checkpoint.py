@@ -31,7 +31,7 @@ class ConvertOptions:
 
 @cli.script(ConvertOptions)
 def main(options: ConvertOptions) -> tuple[Path, dict]:
-    """Check that the file fits one of the published pairs, and writes it anew."""
+    """Check that the file fits one of the published pairs, and write it anew."""
     from ltx.models import published
     from ltx.models.checkpoints import load_weights, save_safetensors, save_state
     from ltx.models.explainer import Explainer

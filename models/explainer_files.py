@@ -133,7 +133,7 @@ def save_explainer(
 
 
 def load_explainer(path: Path, explainer: Explainer) -> dict:
-    """Load weights in place, from our files or the authors', and returns their metadata.
+    """Load weights in place, from our files or the authors', and return their metadata.
 
     Raises:
         UserError: the file is missing or belongs to another architecture (the first mismatch is named).

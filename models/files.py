@@ -12,7 +12,7 @@ _TEMPORARY = ".tmp"
 
 
 def replace_file(path: str | Path, write: Callable[[str], object]) -> None:
-    """Call `write(temporary path)` beside `path`, flushes it to disk and renames it into place.
+    """Call `write(temporary path)` beside `path`, flush it to disk and rename it into place.
 
     A reader sees the old file or the new one, never a part; what a killed process leaves behind is a hidden
     temporary file, never a damaged `path`.

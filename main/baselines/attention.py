@@ -88,7 +88,7 @@ def check_attention(explainee: Explainee) -> None:
 
 @contextmanager
 def _matrices(explainee: Explainee) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
-    """List that fill with each block's attention matrix and output while the model runs."""
+    """Lists that fill with each block's attention matrix and output while the model runs."""
     matrices, tokens, handles, fused = [], [], [], []
     for block in explainee.model.blocks:
         fused.append((block.attn, getattr(block.attn, "fused_attn", None)))
@@ -110,7 +110,7 @@ def _matrices(explainee: Explainee) -> Iterator[tuple[list[Tensor], list[Tensor]
 
 
 def forward_with_attention(explainee: Explainee, images: Tensor) -> Forward:
-    """Run the explainee on images (B, 3, H, W) and keeps the attention matrices, in the graph.
+    """Run the explainee on images (B, 3, H, W) and keep the attention matrices, in the graph.
 
     Raises:
         UserError: the model has no global self-attention.

@@ -25,7 +25,6 @@ from ltx.models.checkpoints import weights_sha256
 from ltx.models.explainee import Explainee
 from ltx.models.explainer import Explainer
 from ltx.models.explainer_files import NoExplainerError
-from ltx.models.kinks import round_pair
 from ltx.models.losses import Objective
 
 log = logging.getLogger(__name__)
@@ -99,8 +98,7 @@ def _maps_of(
         options.steps, options.finetune_lr, options.finetune_decay, options.kink_width, select=False
     )
     loss = Objective.from_options(options)
-    pair = round_pair(explainer, explainee, settings.kink_width)
-    memory = measure_slot(*pair, loss, scored=False)
+    memory = measure_slot(explainer, explainee, loss, settings.select, settings.kink_width)
     side_by_side = SideBySide(options.batch_size, memory, explainee.mean.device)
     return FinetunedMaps(explainer, explainee, loss, settings, side_by_side)
 

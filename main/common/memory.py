@@ -15,6 +15,7 @@ from ltx.main.common import control_groups
 from ltx.main.common.devices import default_batch
 from ltx.models.explainee import Explainee
 from ltx.models.explainer import Explainer
+from ltx.models.kinks import round_pair
 from ltx.models.losses import Objective
 
 log = logging.getLogger(__name__)
@@ -68,7 +69,11 @@ class SlotMemory:
 
 
 def measure_slot(
-    explainer: Explainer, explainee: Explainee, objective: Objective, scored: bool = True
+    explainer: Explainer,
+    explainee: Explainee,
+    objective: Objective,
+    scored: bool = True,
+    kink_width: float = 0.0,
 ) -> SlotMemory:
     """Memory of one image, by one forward pass of a blank one.
 
@@ -77,7 +82,9 @@ def measure_slot(
         explainee: on the same device.
         objective: the loss.
         scored: the masks of the steps are scored.
+        kink_width: of the steps, whose rounded kinks keep more for the backward pass.
     """
+    explainer, explainee = round_pair(explainer, explainee, kink_width)
     device = explainee.mean.device
     fixed = {
         value.untyped_storage().data_ptr()

@@ -22,7 +22,6 @@ from ltx.models.explainee import Explainee, class_scores
 from ltx.models.explainer import Explainer
 from ltx.models.explainer_files import NoExplainerError
 from ltx.models.free_mask import MASK, FreeMask
-from ltx.models.kinks import round_pair
 from ltx.models.losses import Objective
 
 log = logging.getLogger(__name__)
@@ -64,8 +63,8 @@ class PictureMethod:
 
     def of(self, explainee: Explainee) -> Method:
         """The method of a mask job, for an explainee on its device."""
-        pair = round_pair(self.explainer, explainee, self.how.kink_width)
-        memory = measure_slot(*pair, self.how.objective, self.shown == "best_pos")
+        how, is_scored = self.how, self.shown == "best_pos"
+        memory = measure_slot(self.explainer, explainee, how.objective, is_scored, how.kink_width)
         if not self.how.steps:  # one forward pass for all, with the explainer's own weights
             memory = dataclasses.replace(memory, weights=0)
         side = SideBySide(self.batch_size, memory, explainee.mean.device, quiet=not self.how.steps)

@@ -27,7 +27,6 @@ from ltx.main.seg_classification.options import FinetuneOptions
 from ltx.models.checkpoints import load_state, weights_sha256
 from ltx.models.explainee import Explainee
 from ltx.models.explainer import Explainer
-from ltx.models.kinks import round_pair
 from ltx.models.losses import Objective
 from ltx.models.published import training_state
 from ltx.models.registry import pair_folder
@@ -90,8 +89,7 @@ def ltx_method(job: MaskJob) -> Method:
     if options.RUN_BASE_MODEL:
         return Method("pltx", pltx_maps(explainer), {"explainer": sha256}, record, options)
     at_most = min(len(job.chosen), job.unit_size)
-    pair = round_pair(explainer, explained, settings.kink_width)
-    memory = measure_slot(*pair, loss, settings.select)
+    memory = measure_slot(explainer, explained, loss, settings.select, settings.kink_width)
     side_by_side = SideBySide(options.batch_size, memory, job.device, at_most)
     maps = FinetunedMaps(explainer, explained, loss, settings, side_by_side)
     return Method("ltx", maps, {"explainer": sha256}, record, options)

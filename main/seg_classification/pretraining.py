@@ -248,14 +248,15 @@ class Trainer:
         log.info("%s", json.dumps(row))
 
     def _all_sums(self, sums: dict[str, Tensor | float]) -> dict[str, float]:
-        """Sum over all processes, as plain numbers."""
+        """Sums over all processes, as plain numbers."""
         return self.world.add_up({name: float(value) for name, value in sums.items()})
 
     def _save_weights(self, name: str) -> None:
-        facts = self.metadata | {key: self.rows[-1][key] for key in ("epoch", "val_POS")}
+        row = self.rows[-1]
+        facts = self.metadata | {"epoch": row["epoch"], "global_step": self.step, "val_POS": row["val_POS"]}
         optimizer = {"optimizer": self.optimizer.state_dict(), "global_step": self.step}
         save_state(self.folder / f"{name}.pt", optimizer)
-        path, facts = self.folder / f"{name}.safetensors", facts | {"global_step": self.step}
+        path = self.folder / f"{name}.safetensors"
         save_explainer(path, self.explainer, self.explainee.name, facts, self.plan.half)
 
     def _write_skipped(self) -> None:
