@@ -24,12 +24,11 @@ def main(options: ExplainOptions) -> tuple[Path, dict, dict]:
     """Explain every picture that the options name."""
     from tqdm import tqdm
 
-    from ltx.datasets.classes import names_of_classes
     from ltx.datasets.pictures import PictureFiles
     from ltx.main.common.devices import pick_device
     from ltx.main.explanation import run
     from ltx.main.explanation.gallery import write_gallery
-    from ltx.main.explanation.method import picture_method
+    from ltx.main.explanation.method import class_names, picture_method
     from ltx.main.runs.build_models import load_explainee
     from ltx.main.runs.explainee_input import wanted_size
     from ltx.main.runs.skipped import counts
@@ -39,8 +38,7 @@ def main(options: ExplainOptions) -> tuple[Path, dict, dict]:
     look = run.look_of(options, previews=len(pictures) > 1)
     pictures.check(options.on_bad_image == "skip")
     explainee = load_explainee(options).to(device)
-    names = list(explainee.labels or ()) if options.class_names is None else []
-    names = names or names_of_classes(explainee.name, explainee.num_classes, options.class_names)
+    names = class_names(options, explainee)
     how = picture_method(options, explainee, names)
     print(f"explainee {explainee.name}, explainer {how.explainer.name}, pLTX weights: {how.source}")
     job, method = run.open_job(options, explainee, pictures, how)

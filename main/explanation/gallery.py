@@ -8,7 +8,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from ltx.datasets.classes import short_name
-from ltx.main.explanation.pictures import PREVIEWS, SCORES
+from ltx.main.explanation.pictures import PREVIEWS, SCORES, scores_of
 from ltx.main.explanation.run import Told
 from ltx.main.runs.tables import write_per_image
 from ltx.models.files import replace_file
@@ -42,7 +42,7 @@ def _cards(told: Told, names: Sequence[str]) -> list[dict]:
     """One card a class: the columns of the table, and what the page links to."""
     cards = []
     for row, label in enumerate(told.unit.classes.tolist()):
-        scores = {name: float(told.unit.arrays[name][row]) for name in SCORES}
+        scores = scores_of(told.unit, row)
         card = {"picture": told.name, "class": label, "class_name": short_name(names[label]), **scores}
         card["warning"] = "; ".join(told.warnings[row])
         files = {"sheet": told.sheet.name, "preview": f"{PREVIEWS}/{told.start[row]}.webp"}

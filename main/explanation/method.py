@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ltx.config import RELEASED, UserError
-from ltx.datasets.classes import find_class
+from ltx.datasets.classes import find_class, names_of_classes
 from ltx.main.api import TRAINED, Defaults, default_steps, defaults_of
 from ltx.main.common.memory import AUTO, SideBySide, measure_slot
 from ltx.main.common.recipes import filled
@@ -92,6 +92,12 @@ class PictureMethod:
         top = probability.topk(min(_TOP, probability.shape[1]))
         figures = made.scores | made.figures | {"top_class": top.indices, "top_probability": top.values}
         return Maps(made.variants, {}, figures)
+
+
+def class_names(options: ExplainOptions, explainee: Explainee) -> list[str]:
+    """Name of each class: from `--class-names`, else the explainee's own, else those of its data set."""
+    own = list(explainee.labels or ()) if options.class_names is None else []
+    return own or names_of_classes(explainee.name, explainee.num_classes, options.class_names)
 
 
 def picture_method(options: ExplainOptions, explainee: Explainee, names: list[str]) -> PictureMethod:

@@ -80,10 +80,6 @@ class Explained:
         """Name of the class that a row explains."""
         return short_name(self.names[self.unit.classes[row]])
 
-    def scores(self, row: int) -> dict[str, float]:
-        """`SCORES` of a row."""
-        return {name: float(self.unit.arrays[name][row]) for name in SCORES}
-
     def peak(self, row: int) -> float:
         """Highest value of a row's mask."""
         return float(self.unit.token_masks[self.shown][row].max())
@@ -125,11 +121,16 @@ def write_pictures(folder: Path, stem: str, explained: Explained, look: Look) ->
     write_strips(folder / f"{stem}_sheet.png", _strips(explained, look.style), look.style)
 
 
+def scores_of(unit: MaskUnit, row: int) -> dict[str, float]:
+    """`SCORES` of a row, in their order."""
+    return {name: float(unit.arrays[name][row]) for name in SCORES}
+
+
 def starts(stem: str, classes: np.ndarray, names: Sequence[str]) -> list[str]:
     """Start of the names of each class's files."""
     if len(classes) == 1:
         return [stem]
-    return [f"{stem}_{label}_{_slug(short_name(names[label]))}" for label in classes.tolist()]
+    return [f"{stem}_{label}_{slug(short_name(names[label]))}" for label in classes.tolist()]
 
 
 def stems(names: Sequence[str]) -> list[str]:
@@ -161,7 +162,7 @@ def _as_json(explained: Explained) -> dict[str, Any]:
         places = (x + explained.corner[0], y + explained.corner[1], *sides)
         box = dict(zip(("x", "y", "width", "height"), places, strict=True))
         mask = {"level": explained.levels[row], "area": float(kept.mean()), "box": box}
-        said = {"class": label, "name": explained.class_name(row), **explained.scores(row)}
+        said = {"class": label, "name": explained.class_name(row), **scores_of(explained.unit, row)}
         said |= {"peak": explained.peak(row), "warnings": list(explained.warnings[row])}
         classes.append(said | {"smallest_mask": mask})
     return {"width": width, "height": height, "variant": explained.shown, "classes": classes}
@@ -174,7 +175,7 @@ def _strips(explained: Explained, style: Style) -> list[Strip]:
     above = _above_others(maps) if n_classes > 1 else [None]
     strips = []
     for row, (saliency, own) in enumerate(zip(maps, above, strict=True)):
-        scores = explained.scores(row)
+        scores = scores_of(explained.unit, row)
         lines = [
             f"{explained.class_name(row)}: {scores['probability']:.1%}",
             f"kept {scores['mask_area']:.1%} of the image: alone it gives "
@@ -214,5 +215,6 @@ def _save_array(path: str, values: np.ndarray) -> None:
         np.save(file, values)
 
 
-def _slug(name: str) -> str:
+def slug(name: str) -> str:
+    """A name as part of a file's name: letters, digits and `_`."""
     return re.sub(r"[^0-9A-Za-z]+", "_", name).strip("_")

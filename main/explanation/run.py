@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 from ltx import config
 from ltx.config import UserError, recipe_suffix
-from ltx.datasets.base import crop_corner, seen
+from ltx.datasets.base import crop_corner, seen, to_tensor
 from ltx.datasets.classes import short_name
 from ltx.datasets.pictures import PictureFiles, shown_name
 from ltx.main.common.drawing import Style
@@ -26,6 +27,7 @@ from ltx.main.explanation.pictures import (
     WITH_LEVEL,
     Explained,
     Look,
+    scores_of,
     starts,
     stems,
     write_pictures,
@@ -130,7 +132,7 @@ def explain_all(job: MaskJob, method: Method, shown: str, names: list[str], look
             picture = job.images.picture(number)
             part = seen(picture, job.explainee.input_size)
             corner = crop_corner(picture.size, job.explainee.input_size)
-            levels = _levels(job, number, unit, shown) if WITH_LEVEL & set(look.outputs) else []
+            levels = _levels(job.explainee, picture, unit, shown) if WITH_LEVEL & set(look.outputs) else []
             write_pictures(job.folder, stem[number], explained(part, corner, levels=levels), look)
         start = starts(stem[number], unit.classes, names)
         yield Told(job.images.names[number], start, sheet, unit, warnings)
@@ -141,10 +143,10 @@ def _warnings(unit: MaskUnit, shown: str) -> list[list[str]]:
     return warnings_of(scores, torch.from_numpy(unit.token_masks[shown]))
 
 
-def _levels(job: MaskJob, number: int, unit: MaskUnit, shown: str) -> list[float]:
-    image, (height, width) = job.images[number]["image"], job.explainee.input_size
-    maps = unit.maps(shown, (height, width))
-    return keeping_levels(job.explainee, image, maps, torch.from_numpy(unit.classes))
+def _levels(explainee: Explainee, picture: Image.Image, unit: MaskUnit, shown: str) -> list[float]:
+    height, width = explainee.input_size
+    image, maps = to_tensor(picture, explainee.input_size), unit.maps(shown, (height, width))
+    return keeping_levels(explainee, image, maps, torch.from_numpy(unit.classes))
 
 
 def _forget_other_looks(folder: Path, stem: Sequence[str], look: Look) -> None:
@@ -170,7 +172,7 @@ def describe(told: Told, shown: str, names: list[str]) -> str:
     top = zip(unit.arrays["top_class"][0], unit.arrays["top_probability"][0], strict=True)
     lines = [told.name, "  " + ", ".join(f"{short_name(names[c])} {p:.1%}" for c, p in top)]
     for row, label in enumerate(unit.classes):
-        p, masked, complement, area = (float(unit.arrays[score][row]) for score in SCORES)
+        p, masked, complement, area = scores_of(unit, row).values()
         lines.append(
             f"  {short_name(names[label])} ({label}), {shown}: keeps {area:.1%} of the image; "
             f"probability {p:.1%}, on the masked image {masked:.1%}, on its complement {complement:.1%}"

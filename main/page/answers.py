@@ -2,7 +2,6 @@
 
 import json
 import queue
-import re
 import threading
 import time
 import zipfile
@@ -24,6 +23,8 @@ from ltx.datasets.classes import short_name
 from ltx.main.baselines.methods import BASELINES
 from ltx.main.baselines.options import BaselineOptions
 from ltx.main.common.drawing import masked_image, overlay
+from ltx.main.common.figures import to_image
+from ltx.main.explanation.pictures import slug
 from ltx.main.interface.explain import explain_as
 from ltx.main.page.models import Loaded
 from ltx.main.runs.method import Batch
@@ -63,12 +64,12 @@ class Answer:
     @property
     def overlay(self) -> Image.Image:
         """The picture under its map."""
-        return _as_picture(overlay(self.pixels, self.saliency))
+        return to_image(overlay(self.pixels, self.saliency))
 
     @property
     def kept(self) -> Image.Image:
         """The picture times the map, brightened so that faint maps show."""
-        return _as_picture(masked_image(self.pixels, self.saliency))
+        return to_image(masked_image(self.pixels, self.saliency))
 
     def text(self, name: str) -> str:
         """The scores in words."""
@@ -215,15 +216,14 @@ def compare(loaded: Loaded, picture: Image.Image, target: int, methods: list[str
         )
         low, high = values.min(), values.max()
         scaled = (values - low) / (high - low).clamp(min=torch.finfo(torch.float32).tiny)
-        made.append(_as_picture(overlay(pixels, upsample(scaled, tuple(pixels.shape[-2:]))[0].clamp(0, 1))))
+        made.append(to_image(overlay(pixels, upsample(scaled, tuple(pixels.shape[-2:]))[0].clamp(0, 1))))
     return made
 
 
 def pack(answer: Answer, name: str, folder: Path) -> Path:
     """Write a picture's answer to a `.zip` file in a new folder of its own, and return its path."""
     folder.mkdir(parents=True)
-    slug = re.sub(r"[^0-9A-Za-z]+", "_", name).strip("_")[:40] or "class"
-    path = folder / f"ltx_{slug}.zip"
+    path = folder / f"ltx_{slug(name)[:40] or 'class'}.zip"
     values = BytesIO()
     np.save(values, answer.saliency.numpy())
     with zipfile.ZipFile(path, "w") as archive:
@@ -243,7 +243,3 @@ def _input(explainee: Explainee, picture: Image.Image) -> Tensor:
 
 def _pixels(picture: Image.Image) -> Tensor:
     return TF.to_dtype(TF.pil_to_tensor(picture), torch.float32, scale=True)
-
-
-def _as_picture(values: np.ndarray) -> Image.Image:
-    return Image.fromarray((values.clip(0, 1) * 255).round().astype(np.uint8))

@@ -14,6 +14,7 @@ from ltx import config
 from ltx.config import UserError
 from ltx.datasets.classes import short_name
 from ltx.datasets.digits import DigitsOnPhotos
+from ltx.main.common.figures import to_image
 from ltx.main.page import answers
 from ltx.main.page.models import Models
 from ltx.main.page.options import AppOptions
@@ -146,7 +147,7 @@ class Page:
         ]
         digits = self.folder / "digits.png"
         pixels = DigitsOnPhotos("test", 1, n_digits=2)[0]["image"]
-        answers._as_picture(pixels.permute(1, 2, 0).numpy()).save(digits)
+        to_image(pixels.permute(1, 2, 0).numpy()).save(digits)
         return [*shown, [str(digits), "vit_digits"]]
 
     def build(self) -> gr.Blocks:

@@ -6,10 +6,9 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from ltx.config import ALIASES, UserError
-from ltx.datasets.classes import names_of_classes
 from ltx.main.common.cli import shared
 from ltx.main.common.devices import pick_device
-from ltx.main.explanation.method import PictureMethod, picture_method
+from ltx.main.explanation.method import PictureMethod, class_names, picture_method
 from ltx.main.explanation.options import ExplainOptions
 from ltx.main.page.options import AppOptions
 from ltx.main.runs.build_models import load_explainee
@@ -89,6 +88,5 @@ def load(options: ExplainOptions) -> Loaded:
         UserError: no such model, or no weights.
     """
     explainee = load_explainee(options).to(pick_device(options.device))
-    names = list(explainee.labels or ()) if options.class_names is None else []
-    names = names or names_of_classes(explainee.name, explainee.num_classes, options.class_names)
+    names = class_names(options, explainee)
     return Loaded(explainee, picture_method(options, explainee, names), names)
